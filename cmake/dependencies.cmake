@@ -1,0 +1,80 @@
+# Finds what upit needs. Each miss is one sentence: what, what was found, how to get it.
+macro(upit_missing what found how)
+  message(FATAL_ERROR "upit needs ${what}; ${found}. ${how}")
+endmacro()
+
+find_package(MPI COMPONENTS CXX QUIET)
+if(NOT MPI_CXX_FOUND)
+  upit_missing("an MPI library for C++" "none was found" "Load your MPI module, or install libopenmpi-dev.")
+endif()
+
+set(HDF5_PREFER_PARALLEL ON)
+find_package(HDF5 QUIET COMPONENTS C)
+if(NOT HDF5_FOUND)
+  upit_missing("parallel HDF5" "no HDF5 was found" "Load your parallel HDF5 module, or install libhdf5-openmpi-dev.")
+elseif(NOT HDF5_IS_PARALLEL)
+  upit_missing("parallel HDF5" "HDF5 ${HDF5_VERSION} without MPI was found"
+               "Load the parallel build, or install libhdf5-openmpi-dev and set HDF5_ROOT.")
+endif()
+
+find_package(Kokkos 3.4 QUIET)
+if(NOT Kokkos_FOUND)
+  upit_missing("Kokkos 3.4 or newer" "found: ${Kokkos_CONSIDERED_VERSIONS}(none usable)"
+               "Load your Kokkos module and set CMAKE_PREFIX_PATH, or run tools/setup.sh.")
+endif()
+
+find_package(OpenMP QUIET COMPONENTS CXX)
+find_package(PkgConfig QUIET)
+
+find_library(UPIT_OPENBLAS_LIBRARY NAMES openblas PATH_SUFFIXES openblas-openmp)
+find_path(UPIT_CBLAS_INCLUDE cblas.h PATH_SUFFIXES openblas openblas-openmp x86_64-linux-gnu/openblas-openmp
+          aarch64-linux-gnu/openblas-openmp)
+if(NOT UPIT_OPENBLAS_LIBRARY OR NOT UPIT_CBLAS_INCLUDE)
+  upit_missing("OpenBLAS with cblas.h" "none was found" "Install libopenblas-openmp-dev, or set OpenBLAS' prefix in CMAKE_PREFIX_PATH.")
+endif()
+
+find_path(UPIT_ONEDNN_INCLUDE dnnl.h)
+find_library(UPIT_ONEDNN_LIBRARY NAMES dnnl)
+option(UPIT_ONEDNN "Use oneDNN for the matrix shapes where it is faster" ON)
+if(UPIT_ONEDNN AND NOT (UPIT_ONEDNN_INCLUDE AND UPIT_ONEDNN_LIBRARY))
+  upit_missing("oneDNN" "none was found" "Install libdnnl-dev, or configure with -DUPIT_ONEDNN=OFF.")
+endif()
+
+foreach(package toml11 nlohmann_json fmt CLI11)
+  find_package(${package} QUIET)
+  if(NOT ${package}_FOUND)
+    upit_missing("${package}" "none was found" "Install it (Debian: libtoml11-dev nlohmann-json3-dev libfmt-dev libcli11-dev).")
+  endif()
+endforeach()
+
+find_package(ZLIB QUIET)
+if(NOT ZLIB_FOUND)
+  upit_missing("zlib" "none was found" "Install zlib1g-dev.")
+endif()
+find_library(UPIT_SENTENCEPIECE_LIBRARY NAMES sentencepiece)
+find_path(UPIT_SENTENCEPIECE_INCLUDE sentencepiece_processor.h)
+if(NOT UPIT_SENTENCEPIECE_LIBRARY OR NOT UPIT_SENTENCEPIECE_INCLUDE)
+  upit_missing("SentencePiece" "none was found" "Install libsentencepiece-dev.")
+endif()
+find_path(UPIT_RANDOM123_INCLUDE Random123/philox.h)
+if(NOT UPIT_RANDOM123_INCLUDE)
+  upit_missing("Random123" "none was found" "Install librandom123-dev.")
+endif()
+find_path(UPIT_XXHASH_INCLUDE xxhash.h)
+if(NOT UPIT_XXHASH_INCLUDE)
+  upit_missing("xxHash" "none was found" "Install libxxhash-dev.")
+endif()
+
+add_library(upit_flags INTERFACE)
+target_include_directories(upit_flags INTERFACE ${CMAKE_SOURCE_DIR}/include)
+target_include_directories(upit_flags SYSTEM INTERFACE ${UPIT_RANDOM123_INCLUDE} ${UPIT_XXHASH_INCLUDE})
+# No -ffast-math: sums keep their order, NaN stays NaN. These two only let loops with exp or sqrt vectorise.
+target_compile_options(upit_flags INTERFACE
+  $<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang>:-Wall -Wextra -fno-math-errno -fno-trapping-math -fopenmp-simd>)
+if(UPIT_NATIVE)
+  target_compile_options(upit_flags INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang>:-march=native -mprefer-vector-width=512>)
+endif()
+target_link_libraries(upit_flags INTERFACE Kokkos::kokkos fmt::fmt)
+if(OpenMP_CXX_FOUND)
+  target_link_libraries(upit_flags INTERFACE OpenMP::OpenMP_CXX)
+endif()

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the choice of execution space, memory space, layout and index type. One backend per build.
+#pragma once
+
+#include <Kokkos_Core.hpp>
+
+#include <cstdint>
+#include <type_traits>
+
+namespace upit {
+
+/// Counts, offsets and extents: one stack of experts passes 2^31 elements.
+using Index = std::int64_t;
+
+using Exec = Kokkos::DefaultExecutionSpace;
+using HostExec = Kokkos::DefaultHostExecutionSpace;
+using Memory = Exec::memory_space;
+
+/// Row-major Views in the memory of the execution space. Built from a pointer they are unmanaged.
+template <class T>
+using View1 = Kokkos::View<T*, Kokkos::LayoutRight, Memory>;
+template <class T>
+using View2 = Kokkos::View<T**, Kokkos::LayoutRight, Memory>;
+template <class T>
+using View3 = Kokkos::View<T***, Kokkos::LayoutRight, Memory>;
+
+template <class T>
+using HostView1 = Kokkos::View<T*, Kokkos::LayoutRight, Kokkos::HostSpace>;
+
+/// The type in which sums, norms, router, losses and gradients of a model stored as T are held.
+template <class T>
+struct RealOf {
+  using type = T;
+};
+template <class T>
+using Real = typename RealOf<T>::type;
+
+/// First n rows of a buffer as an (n, columns) View, without a copy.
+template <class T>
+View2<T> rows(View1<T> const& buffer, Index n, Index columns) {
+  return View2<T>(buffer.data(), n, columns);
+}
+
+}  // namespace upit

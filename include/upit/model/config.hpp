@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the shapes of a model: the dense Llama backbone and what its FFN blocks carry beside it.
+#pragma once
+
+#include <string>
+
+#include "upit/core/types.hpp"
+
+namespace upit {
+
+/// Shape of the dense backbone. Letters: see docs/notation.md.
+struct ModelConfig {
+  Index layers = 0;      // L
+  Index width = 0;       // C
+  Index heads = 0;       // H
+  Index kv_heads = 0;    // G
+  Index head_width = 0;  // D
+  Index ffn = 0;         // F
+  Index vocabulary = 0;  // V
+  Index context = 0;     // longest sample, in tokens
+  double norm_eps = 1e-5;
+  double rope_theta = 10000.0;
+  bool tied = false;  // head = embedding
+
+  bool operator==(ModelConfig const&) const = default;
+};
+
+/// How gates follow from router logits (DESIGN: Router).
+enum class RouterOrder { topk_softmax, softmax_topk };
+/// Where gated LoRA experts are summed: in each linear, or after whole FFNs.
+enum class LoraMix { branch, ffn };
+/// What router rows do: nothing there, gate the experts, or only meet the auxiliary loss of stage 3.
+enum class RouterUse { none, gate, auxiliary };
+
+/// What every FFN block carries beside the base FFN.
+struct ExpertConfig {
+  Index count = 0;   // E; 0: plain dense model
+  Index active = 1;  // K
+  Index rank = 0;    // R
+  double alpha = 16.0;
+  double dropout = 0.0;
+  LoraMix mix = LoraMix::branch;
+  RouterOrder order = RouterOrder::topk_softmax;
+  RouterUse router = RouterUse::none;  // none with count = 1: LoRA on a dense model
+
+  double scale() const { return rank > 0 ? alpha / static_cast<double>(rank) : 0.0; }
+  bool operator==(ExpertConfig const&) const = default;
+};
+
+/// Throws `Error` naming the field unless the shapes fit together (H divides by G, K <= E, D even, ...).
+void check(ModelConfig const& model, ExpertConfig const& expert);
+
+}  // namespace upit
