@@ -14,9 +14,11 @@ namespace upit {
 struct RunDeck {
   std::string directory = "runs/upit";
   std::uint64_t seed = 1;
-  std::string time_limit = "";  // "HH:MM:SS" or seconds; empty: none
+  std::string time_limit = "";   // "HH:MM:SS" or seconds; empty: none
   Index checkpoint_every = 200;  // steps
   Index log_every = 20;          // steps
+
+  bool operator==(RunDeck const&) const = default;
 };
 
 struct ModelDeck {
@@ -24,24 +26,30 @@ struct ModelDeck {
   Index layers = 4, width = 128, heads = 4, kv_heads = 4, ffn = 352;
   double norm_eps = 1e-5, rope_theta = 10000.0;
   bool tied = true;
+
+  bool operator==(ModelDeck const&) const = default;
 };
 
 struct SourceDeck {
   std::string path;
   std::string domain = "";  // empty: the file's name without endings
   double weight = 1.0;
+
+  bool operator==(SourceDeck const&) const = default;
 };
 
 struct DataDeck {
-  std::vector<SourceDeck> source;  // [[data.source]]; empty: the embedded generator
-  Index samples = 6600;            // training and held-out samples drawn from the sources, by weight
-  double held_out = 0.05;          // share of them kept for evaluation
+  std::vector<SourceDeck> source;   // [[data.source]]; empty: the embedded generator
+  Index samples = 6600;             // training and held-out samples drawn from the sources, by weight
+  double held_out = 0.05;           // share of them kept for evaluation
   std::string tokenizer = "bytes";  // or the path of a SentencePiece tokenizer.model
   std::string format = "plain";     // prompt template: plain | alpaca
   Index context = 256;              // tokens
   bool packing = false;
   std::string too_long = "truncate";  // truncate | drop | error
   std::string loss_on = "response";   // response | all
+
+  bool operator==(DataDeck const&) const = default;
 };
 
 struct PretrainDeck {
@@ -51,6 +59,8 @@ struct PretrainDeck {
   double learning_rate = 2e-3;
   std::string schedule = "cosine";
   double warmup = 0.05;  // share of steps
+
+  bool operator==(PretrainDeck const&) const = default;
 };
 
 struct TrainDeck {
@@ -62,24 +72,32 @@ struct TrainDeck {
   double clip = 1.0;
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.0;
   std::string precision = "fp32";
+
+  bool operator==(TrainDeck const&) const = default;
 };
 
 struct ExpertDeck {
   std::string kind = "lora";
   Index count = 8;  // n
+
+  bool operator==(ExpertDeck const&) const = default;
 };
 
 struct LoraDeck {
   Index rank = 8;
   double alpha = 16.0, dropout = 0.05;
   std::string mix = "branch";  // branch | ffn
+
+  bool operator==(LoraDeck const&) const = default;
 };
 
 struct PrepareDeck {
   double epochs = 2.0;
-  Index checkpoints = 4;              // m
-  std::string select = "back_half";   // back_half | front_half | uniform
+  Index checkpoints = 4;             // m
+  std::string select = "back_half";  // back_half | front_half | uniform
   bool include_base = false;
+
+  bool operator==(PrepareDeck const&) const = default;
 };
 
 struct ExpandDeck {
@@ -87,6 +105,8 @@ struct ExpandDeck {
   std::string similarity = "task_vector";  // task_vector | weights
   double dare_drop = 0.2;
   bool reuse_pairs = true;
+
+  bool operator==(ExpandDeck const&) const = default;
 };
 
 struct RouteDeck {
@@ -97,28 +117,38 @@ struct RouteDeck {
   double alpha = 0.5;
   Index batch = 16;
   double learning_rate = 2e-4;
-  Index bucket = 0;  // samples; 0: ceil(seed samples / experts)
+  Index bucket = 0;                  // samples; 0: ceil(seed samples / experts)
   std::string overflow = "next";     // next | drop
   std::string score = "perplexity";  // perplexity | centred
   bool negatives = false;
+
+  bool operator==(RouteDeck const&) const = default;
 };
 
 struct UpcycleDeck {
   std::string router_order = "topk_softmax";  // topk_softmax | softmax_topk
+
+  bool operator==(UpcycleDeck const&) const = default;
 };
 
 struct PostTrainDeck {
   double epochs = 2.0;
   Index top_k = 2;
   double balance = 0.01;  // coefficient of the load-balancing loss
+
+  bool operator==(PostTrainDeck const&) const = default;
 };
 
 struct EvaluateDeck {
   Index micro_batch = 64;  // sequences over all ranks
+
+  bool operator==(EvaluateDeck const&) const = default;
 };
 
 struct ParallelDeck {
   Index expert = 1;
+
+  bool operator==(ParallelDeck const&) const = default;
 };
 
 struct Deck {
@@ -136,6 +166,8 @@ struct Deck {
   PostTrainDeck post_train;
   EvaluateDeck evaluate;
   ParallelDeck parallel;
+
+  bool operator==(Deck const&) const = default;
 };
 
 }  // namespace upit

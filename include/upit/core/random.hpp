@@ -36,10 +36,10 @@ KOKKOS_INLINE_FUNCTION RandomBits random_bits(RandomKey key, std::uint64_t item,
   return {{out[0], out[1], out[2], out[3]}};
 }
 
-/// Uniform in (0, 1), 53 bits from two words; never 0 or 1.
+/// Uniform in (0, 1), 52 bits from two words; never 0 or 1: with 53 bits adding the half would round up to 1.
 KOKKOS_INLINE_FUNCTION double uniform_from(std::uint32_t high, std::uint32_t low) {
-  std::uint64_t const bits = ((static_cast<std::uint64_t>(high) << 32) | low) >> 11;
-  return (static_cast<double>(bits) + 0.5) * 0x1p-53;
+  std::uint64_t const bits = ((static_cast<std::uint64_t>(high) << 32) | low) >> 12;
+  return (static_cast<double>(bits) + 0.5) * 0x1p-52;
 }
 
 /// Uniform in (0, 1) for item i of the stream.
@@ -59,7 +59,8 @@ KOKKOS_INLINE_FUNCTION double random_normal(RandomKey key, std::uint64_t i) {
 /// Uniform integer in [0, n), n <= 2^32, for item i of the stream (multiply-shift; bias below 2^-32).
 KOKKOS_INLINE_FUNCTION std::uint64_t random_below(RandomKey key, std::uint64_t i, std::uint64_t n) {
   RandomBits const b = random_bits(key, i);
-  return (static_cast<std::uint64_t>(b.word[0]) * n + ((static_cast<std::uint64_t>(b.word[1]) * n) >> 32)) >> 32;
+  return (static_cast<std::uint64_t>(b.word[0]) * n + ((static_cast<std::uint64_t>(b.word[1]) * n) >> 32)) >>
+         32;
 }
 
 }  // namespace upit

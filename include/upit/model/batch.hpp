@@ -35,17 +35,18 @@ class Batch {
   void assign(HostBatch const& host);
 
   Index tokens() const { return tokens_; }
-  View1<int const> token() const { return token_; }
-  View1<int const> position() const { return position_; }
-  View1<int const> target() const { return target_; }
-  View1<std::uint64_t const> sample() const { return sample_; }
+  View1<int const> token() const { return View1<int const>(token_.data(), tokens_); }
+  View1<int const> position() const { return View1<int const>(position_.data(), tokens_); }
+  View1<int const> target() const { return View1<int const>(target_.data(), tokens_); }
+  View1<std::uint64_t const> sample() const { return View1<std::uint64_t const>(sample_.data(), tokens_); }
   std::vector<Index> const& start() const { return start_; }  // on the host
-  View1<int const> target_rows() const { return target_rows_; }  // rows with target >= 0, ascending
+  View1<int const> target_rows() const { return View1<int const>(target_rows_.data(), targets_); }    // rows with target >= 0, ascending
+  View1<int const> dense_target() const { return View1<int const>(dense_target_.data(), targets_); }  // the targets of those rows
   Index targets() const { return targets_; }
 
  private:
   Index tokens_ = 0, targets_ = 0;
-  View1<int> token_, position_, target_, target_rows_;
+  View1<int> token_, position_, target_, target_rows_, dense_target_;
   View1<std::uint64_t> sample_;
   std::vector<Index> start_;
 };

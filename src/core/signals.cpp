@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "upit/core/signals.hpp"
+
+#include <fmt/core.h>
+
+#include <charconv>
+#include <cmath>
+#include <csignal>
+#include <limits>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "upit/core/error.hpp"
+
+namespace upit {
+namespace {
+
+std::sig_atomic_t volatile received = 0;  // a handler can reach nothing but a global
+
+extern "C" void note_signal(int signal) {
+  if (received == SIGTERM && signal == SIGTERM) {
+    std::signal(SIGTERM, SIG_DFL);
+    std::raise(SIGTERM);  // blocked until the handler returns, then final
+  }
+  received = signal;
+}
+
+std::optional<double> whole_number(std::string_view text) {
+  if (text.empty() || text.find_first_not_of("0123456789") != std::string_view::npos) return {};
+  double value = 0.0;
+  auto const [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (status != std::errc() || end != text.data() + text.size()) return {};
+  return value;
+}
+
+std::optional<double> clock_seconds(std::string_view text) {
+  std::vector<double> parts;
+  while (true) {
+    std::size_t const colon = text.find(':');
+    auto const part = whole_number(text.substr(0, colon));
+    if (!part) return {};
+    parts.push_back(*part);
+    if (colon == std::string_view::npos) break;
+    text.remove_prefix(colon + 1);
+  }
+  if (parts.size() != 3 || parts[1] >= 60.0 || parts[2] >= 60.0) return {};
+  return parts[0] * 3600.0 + parts[1] * 60.0 + parts[2];
+}
+
+std::optional<double> plain_seconds(std::string_view text) {
+  double value = 0.0;
+  auto const [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (status != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) return {};
+  return value;
+}
+
+}  // namespace
+
+void install_stop_signals() {
+  struct sigaction action = {};
+  action.sa_handler = note_signal;
+  action.sa_flags = SA_RESTART;  // reads and writes under way go on
+  sigemptyset(&action.sa_mask);
+  for (int const signal : {SIGUSR1, SIGTERM}) {
+    require(sigaction(signal, &action, nullptr) == 0, "sigaction failed: the stop signals cannot be caught");
+  }
+}
+
+bool stop_requested() { return received != 0; }
+std::string stop_signal() {
+  int const signal = received;
+  if (signal == 0) return "";
+  return signal == SIGUSR1 ? "SIGUSR1" : "SIGTERM";
+}
+void clear_stop_request() { received = 0; }
+
+TimeLimit::TimeLimit(std::string const& text) {
+  if (text.empty()) return;
+  auto const seconds = text.find(':') == std::string::npos ? plain_seconds(text) : clock_seconds(text);
+  if (!seconds || *seconds <= 0.0) {
+    fail(fmt::format(
+        "run.time_limit = \"{}\": allowed are \"HH:MM:SS\", a number of seconds above 0, or \"\" for none",
+        text));
+  }
+  seconds_ = *seconds;
+}
+
+double TimeLimit::left() const {
+  return given() ? seconds_ - since_.seconds() : std::numeric_limits<double>::infinity();
+}
+
+}  // namespace upit
