@@ -6,9 +6,6 @@
 namespace upit {
 namespace {
 
-// Keeps every integer far from the 64-bit limit at which a TOML reader may saturate silently.
-constexpr double kMost = 1e12;
-
 KeyLimits any_text() { return {}; }
 KeyLimits any_bool() { return {}; }
 KeyLimits a_path(std::string_view word = {}) {
@@ -28,16 +25,21 @@ KeyLimits between(double low, double high) {
   limits.high = high;
   return limits;
 }
-KeyLimits at_least(double low) { return between(low, kMost); }
+/// Far from where the reader of TOML saturates silently, 2^63, and from where products of extents overflow.
+KeyLimits at_least(double low, double guard = 1e12) {
+  KeyLimits limits = between(low, guard);
+  limits.guard = true;
+  return limits;
+}
 /// (low, high)
 KeyLimits inside(double low, double high) {
   KeyLimits limits = between(low, high);
   limits.low_open = limits.high_open = true;
   return limits;
 }
-/// (0, high]
-KeyLimits positive(double high = kMost) {
-  KeyLimits limits = between(0, high);
+/// (0, high]; without `high`, no bound but the guard.
+KeyLimits positive(double high = 0) {
+  KeyLimits limits = high > 0 ? between(0, high) : at_least(0);
   limits.low_open = true;
   return limits;
 }
@@ -56,7 +58,7 @@ DeckTable describe_run(RunDeck& d) {
           {"directory", &d.directory, any_text(), "",
            "Folder of everything the run writes, from the current directory. The same command in the same "
            "folder resumes."},
-          {"seed", &d.seed, between(0, 1e18), "",
+          {"seed", &d.seed, at_least(0, 1e18), "",
            "All random numbers follow from it: initial weights, order of samples, dropout, DARE masks."},
           {"time_limit", &d.time_limit, any_text(), "",
            "\"HH:MM:SS\" or seconds, in quotes; empty for none. A launch that reaches it saves a checkpoint "
@@ -75,13 +77,13 @@ DeckTable describe_model(ModelDeck& d) {
           {"base", &d.base, a_path(), "",
            "Hugging Face Llama directory, or a model file of upit; empty: pre-train one ([pretrain]). With "
            "a base, the other keys of this table are not used."},
-          {"layers", &d.layers, between(1, 1000), "", "Transformer blocks, L."},
-          {"width", &d.width, between(2, 1e6), "channels",
+          {"layers", &d.layers, at_least(1, 1e5), "", "Transformer blocks, L."},
+          {"width", &d.width, at_least(2, 1e6), "channels",
            "Width of the residual stream, d; heads divide it into heads of even width."},
-          {"heads", &d.heads, between(1, 1e4), "", "Attention heads, H."},
-          {"kv_heads", &d.kv_heads, between(1, 1e4), "",
+          {"heads", &d.heads, at_least(1, 1e5), "", "Attention heads, H."},
+          {"kv_heads", &d.kv_heads, at_least(1, 1e5), "",
            "Key-value heads, G, shared by H/G heads each (grouped-query attention)."},
-          {"ffn", &d.ffn, between(1, 1e7), "channels", "Hidden width of the SwiGLU FFN, f."},
+          {"ffn", &d.ffn, at_least(1, 1e6), "channels", "Hidden width of the SwiGLU FFN, f."},
           {"norm_eps", &d.norm_eps, positive(1), "", "Added inside the root of RMSNorm."},
           {"rope_theta", &d.rope_theta, positive(), "", "Base of the rotary embedding's wavelengths."},
           {"tied", &d.tied, any_bool(), "", "Output head and embedding are one matrix."},
@@ -101,7 +103,7 @@ DeckTable describe_data(DataDeck& d) {
                "One token per byte, or the tokenizer.model of SentencePiece."},
               {"format", &d.format, one_of({"plain", "alpaca"}), "",
                "Template that turns instruction, input and output into one text."},
-              {"context", &d.context, between(2, 1e7), "tokens",
+              {"context", &d.context, at_least(2, 1e8), "tokens",
                "Longest sample, and length of a packed sequence. UpIT: 2048."},
               {"packing", &d.packing, any_bool(), "",
                "Fill a sequence with several samples; none sees another, positions restart."},
@@ -124,7 +126,7 @@ DeckTable describe_pretrain(PretrainDeck& d) {
           {
               {"documents", &d.documents, at_least(1), "documents",
                "Texts generated for it; none of them is an instruction sample of [data]."},
-              {"epochs", &d.epochs, positive(1e6), "epochs", "Passes over the documents."},
+              {"epochs", &d.epochs, positive(), "epochs", "Passes over the documents."},
               {"batch", &d.batch, at_least(1), "documents", "In one optimizer step, over all ranks."},
               {"learning_rate", &d.learning_rate, positive(10), "", "Peak rate of AdamW."},
               {"schedule", &d.schedule, one_of({"constant", "cosine"}), "",
@@ -162,31 +164,30 @@ DeckTable describe_expert(ExpertDeck& d) {
           {
               {"kind", &d.kind, one_of({"lora"}), "",
                "lora: low-rank matrices on gate, up and down of every FFN, the backbone frozen."},
-              {"count", &d.count, between(1, 4096), "experts", "Experts of the MoE model, n in UpIT."},
+              {"count", &d.count, at_least(1, 1e5), "experts", "Experts of the MoE model, n in UpIT."},
           }};
 }
 
 DeckTable describe_lora(LoraDeck& d) {
-  return {
-      "lora",
-      "LoRA on a linear W: W x + (alpha/rank) B A x, with A from Kaiming's uniform law and B zero.",
-      {
-          {"rank", &d.rank, between(1, 65536), "", "Rank r of A and B (ours)."},
-          {"alpha", &d.alpha, positive(1e6), "", "Scale: the product is multiplied by alpha/rank (ours)."},
-          {"dropout", &d.dropout, share(), "probability",
-           "Drops channels of the input of A, in every training stage (ours)."},
-          {"mix", &d.mix, one_of({"branch", "ffn"}), "",
-           "branch: gates weigh the LoRA terms inside each linear, as in LoRAMoE (UpIT, appendix A.4). "
-           "ffn: gates weigh whole FFNs, the form that Mixtral files hold (ours)."},
-      }};
+  return {"lora",
+          "LoRA on a linear W: W x + (alpha/rank) B A x, with A from Kaiming's uniform law and B zero.",
+          {
+              {"rank", &d.rank, at_least(1, 1e5), "", "Rank r of A and B (ours)."},
+              {"alpha", &d.alpha, positive(), "", "Scale: the product is multiplied by alpha/rank (ours)."},
+              {"dropout", &d.dropout, share(), "probability",
+               "Drops channels of the input of A, in every training stage (ours)."},
+              {"mix", &d.mix, one_of({"branch", "ffn"}), "",
+               "branch: gates weigh the LoRA terms inside each linear, as in LoRAMoE (UpIT, appendix A.4). "
+               "ffn: gates weigh whole FFNs, the form that Mixtral files hold (ours)."},
+          }};
 }
 
 DeckTable describe_prepare(PrepareDeck& d) {
   return {"prepare",
           "Stage 1: tune the dense model, save checkpoints at even times; each is an expert (UpIT).",
           {
-              {"epochs", &d.epochs, positive(1e6), "epochs", "Passes over the training samples."},
-              {"checkpoints", &d.checkpoints, between(1, 4096), "checkpoints",
+              {"epochs", &d.epochs, positive(), "epochs", "Passes over the training samples."},
+              {"checkpoints", &d.checkpoints, at_least(1, 1e5), "checkpoints",
                "How many become experts, m. Twice as many are saved, at times jT/(2m)."},
               {"select", &d.select, one_of({"back_half", "front_half", "uniform"}), "",
                "Which m of the 2m: the last, the first, or every second."},
@@ -225,7 +226,7 @@ DeckTable describe_route(RouteDeck& d) {
           {"seed_min", &d.seed_min, at_least(1), "samples",
            "The seed set has at least so many, as far as there are training samples (UpIT never had fewer "
            "than 500)."},
-          {"epochs", &d.epochs, positive(1e6), "epochs", "Passes over an expert's samples."},
+          {"epochs", &d.epochs, positive(), "epochs", "Passes over an expert's samples."},
           {"alpha", &d.alpha, between(0, 1), "",
            "Weight of the language loss; the auxiliary loss gets 1 - alpha (UpIT, equation 1)."},
           {"batch", &d.batch, at_least(1), "samples",
@@ -260,10 +261,10 @@ DeckTable describe_post_train(PostTrainDeck& d) {
   return {"post_train",
           "Stage 5: train the MoE model, experts and router, on the training samples.",
           {
-              {"epochs", &d.epochs, positive(1e6), "epochs",
+              {"epochs", &d.epochs, positive(), "epochs",
                "Passes over the training samples; the count goes on from stage 1."},
-              {"top_k", &d.top_k, between(1, 4096), "experts", "Experts that each token visits, K."},
-              {"balance", &d.balance, between(0, 1e3), "",
+              {"top_k", &d.top_k, at_least(1, 1e5), "experts", "Experts that each token visits, K."},
+              {"balance", &d.balance, at_least(0, 1e6), "",
                "Coefficient of the load-balancing loss E sum f P (UpIT, 2.2); 1 at uniform routing, E/K at "
                "collapse (value ours)."},
           }};
@@ -282,7 +283,7 @@ DeckTable describe_parallel(ParallelDeck& d) {
   return {"parallel",
           "How ranks share the work.",
           {
-              {"expert", &d.expert, between(1, 4096), "ranks",
+              {"expert", &d.expert, at_least(1, 1e5), "ranks",
                "Ranks that share one set of experts. LoRA experts stay whole on every rank: 1."},
           }};
 }

@@ -57,7 +57,8 @@ std::string bound(double value) {
 std::string interval(KeyLimits const& limits) {
   std::string out;
   if (std::isfinite(limits.low)) out += (limits.low_open ? ", above " : ", at least ") + bound(limits.low);
-  if (std::isfinite(limits.high)) out += (limits.high_open ? ", below " : ", at most ") + bound(limits.high);
+  if (std::isfinite(limits.high) && !limits.guard)
+    out += (limits.high_open ? ", below " : ", at most ") + bound(limits.high);
   return out;
 }
 
@@ -125,11 +126,13 @@ bool within(KeyLimits const& limits, double value) {
 
 std::string nearest(std::string_view word, std::vector<std::string> const& candidates) {
   std::string best;
-  std::size_t best_distance = std::string_view::npos;
+  auto best_cost = std::pair(std::string_view::npos, std::string_view::npos);
   for (auto const& candidate : candidates) {
-    std::size_t const distance = edit_distance(word, candidate);
-    if (distance < best_distance) {
-      best_distance = distance;
+    auto const prefix = std::mismatch(word.begin(), word.end(), candidate.begin(), candidate.end()).first;
+    auto const cost =
+        std::pair(edit_distance(word, candidate), static_cast<std::size_t>(word.end() - prefix));
+    if (cost < best_cost) {
+      best_cost = cost;
       best = candidate;
     }
   }

@@ -14,14 +14,14 @@
 namespace upit {
 namespace {
 
-std::string comment(std::string const& text) {
+std::string comment(std::string const& text, std::string const& mark = "#") {
   constexpr std::size_t kColumns = 100;
   std::istringstream words(text);
-  std::string out, line = "#", word;
+  std::string out, line = mark, word;
   while (words >> word) {
     if (line.size() + 1 + word.size() > kColumns) {
       out += line + '\n';
-      line.resize(1);
+      line.resize(mark.size());
     }
     line += ' ' + word;
   }
@@ -32,7 +32,7 @@ std::string key_comment(DeckKey const& key, std::string const& default_text) {
   std::string facts(key.unit);
   facts += (facts.empty() ? "" : "; ") + allowed_text(key);
   if (default_text != value_text(key.value)) facts += "; default " + default_text;
-  return comment(fmt::format("{} [{}]", key.meaning, facts));
+  return comment(std::string(key.meaning)) + comment(facts, "#  ");
 }
 
 std::string print_sources(std::vector<SourceDeck> sources) {
@@ -56,10 +56,11 @@ std::string print_table(DeckTable const& table, DeckTable const& defaults, bool 
     if (with_comments) {
       out += key_comment(key, value_text(defaults.keys[i].value));
       if (sources) {
-        SourceDeck empty;
-        for (auto const& part : describe(empty).keys)
-          out += comment(fmt::format("- {} = {}: {} [{}]", part.name, value_text(part.value), part.meaning,
-                                     allowed_text(part)));
+        SourceDeck one;
+        for (auto const& part : describe(one).keys) {
+          out += comment(fmt::format("{} = {}: {}", part.name, value_text(part.value), part.meaning), "#  ");
+          out += comment(allowed_text(part), "#    ");
+        }
       }
     }
     if (sources && !(*sources)->empty())

@@ -127,6 +127,10 @@ void DeckReader::wrong(DeckKey const& key, std::string const& name, toml::value 
                        Origin const& origin) {
   std::string text = fmt::format("{}: {}: found {}, allowed: {}", origin.at(value), name, found_text(value),
                                  allowed_text(key));
+  double const number = value.is_integer()    ? static_cast<double>(value.as_integer())
+                        : value.is_floating() ? static_cast<double>(value.as_floating())
+                                              : 0.0;
+  if (key.limits.guard && number > key.limits.high) text += fmt::format(", at most {}", key.limits.high);
   if (value.is_string() && !key.limits.words.empty()) {
     std::vector<std::string> const words(key.limits.words.begin(), key.limits.words.end());
     text += fmt::format("; did you mean \"{}\"?", nearest(toml::get<std::string>(value), words));
@@ -267,7 +271,7 @@ void DeckReader::read_override(std::string const& text, std::filesystem::path co
   if (key == table->keys.end())
     return unknown_key(*table, key_name, origin.at(0), std::numeric_limits<Index>::max());
 
-  std::string const raw = trimmed(text.substr(equals + 1));
+  std::string raw = trimmed(text.substr(equals + 1));
   bool const quoted = raw.size() >= 2 && (raw.front() == '"' || raw.front() == '\'');
   if (std::holds_alternative<std::string*>(key->value) && !quoted)
     return set_key(*key, name, toml::value(raw), origin);
@@ -277,7 +281,8 @@ void DeckReader::read_override(std::string const& text, std::filesystem::path co
   } catch (std::exception const&) {
     // Below: what was found and what is allowed say more than a parser of half a line.
   }
-  problem(fmt::format("{}: found {}, allowed: {}", name, raw.empty() ? "nothing" : raw, allowed_text(*key)));
+  problem(fmt::format("{}: found {}, allowed: {}", name, raw.empty() ? "nothing" : value_text(&raw),
+                      allowed_text(*key)));
   bad_.insert(name);
 }
 

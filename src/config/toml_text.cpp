@@ -46,6 +46,7 @@ SyntaxFault syntax_fault(std::string const& message) {
   SyntaxFault fault;
   std::istringstream in(message);
   std::string line, what, source, remark;
+  bool newest = true;
   while (std::getline(in, line)) {
     if (what.empty()) {
       what = line;
@@ -55,9 +56,15 @@ SyntaxFault syntax_fault(std::string const& message) {
     std::size_t const bar = line.find(" | ");
     if (digit == std::string::npos || line.starts_with("Hint")) continue;
     if (std::isdigit(static_cast<unsigned char>(line[digit])) && bar != std::string::npos) {
-      fault.line = std::stoll(line.substr(digit));
-      source = line.substr(bar + 3);
-    } else if (auto const mark = line.find_first_of("^~"); mark != std::string::npos && line[digit] == '|') {
+      // Of several lines ("defined here ... and here") the last in the text is the one to mend.
+      Index const number = std::stoll(line.substr(digit));
+      newest = number >= fault.line;
+      if (newest) {
+        fault.line = number;
+        source = line.substr(bar + 3);
+      }
+    } else if (auto const mark = line.find_first_of("^~");
+               mark != std::string::npos && line[digit] == '|' && newest) {
       std::size_t const words = line.find_first_not_of("^~- ", mark);
       remark = words == std::string::npos ? "" : line.substr(words);
     }
@@ -67,9 +74,13 @@ SyntaxFault syntax_fault(std::string const& message) {
     if (auto const colon = what.find(": "); colon != std::string::npos) what.erase(0, colon + 2);
   while (!what.empty() && (what.back() == '.' || what.back() == ' ')) what.pop_back();
   while (!remark.empty() && (remark.back() == '.' || remark.back() == ' ')) remark.pop_back();
+  if (what.empty()) std::swap(what, remark);
   fault.text = "not TOML: " + what;
   if (!remark.empty() && remark != "here") fault.text += " (" + remark + ")";
-  if (what.find("unknown value") != std::string::npos) fault.text += "; text stands in quotes";
+  std::size_t const value = source.find_first_not_of(' ', source.find('=') + 1);
+  if (source.find('=') != std::string::npos && value != std::string::npos &&
+      std::isalpha(static_cast<unsigned char>(source[value])))
+    fault.text += "; text stands in quotes";
   if (!source.empty()) fault.text += "; found: " + source;
   return fault;
 }

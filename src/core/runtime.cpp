@@ -61,11 +61,15 @@ void print_line(std::string const& text) {
   if (initialized != 0 && finalized == 0) {
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    print_line(fmt::format("error: rank {}: {}", rank, what));
-    MPI_Abort(MPI_COMM_WORLD, kExitError);
-  } else {
-    print_line(fmt::format("error: {}", what));
+    int size = 1;
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    if (size > 1) {
+      print_line(fmt::format("error: rank {} of {}: {}", rank, size, what));
+      MPI_Abort(MPI_COMM_WORLD, kExitError);
+      std::_Exit(kExitError);
+    }
   }
+  print_line(fmt::format("error: {}", what));
   std::_Exit(kExitError);
 }
 
@@ -94,44 +98,55 @@ Node look_around(std::vector<int> const& cpus) {
 struct Threads {
   int count = 1;
   std::string reason;
+  bool unbound = false;  // a binding to one core was undone
 };
 
 #ifdef _OPENMP
-Threads choose_threads(Node const& node, std::vector<int> cpus) {
+Threads choose_threads(Node const& node, std::vector<int> const& cpus) {
   char const* const wish = std::getenv("OMP_NUM_THREADS");
   if (wish != nullptr && *wish != '\0') {
     return {omp_get_max_threads(), fmt::format("OMP_NUM_THREADS={}", wish)};
   }
-  std::string undone;
-  if (node.size == 1 && on_one_core(cpus)) {
+  Threads chosen;
+  int share = share_of_cpus(cpus, node.users);
+  if (node.size == 1) {
+    auto wider = cpus;
     // Launchers bind a lone rank to one core. Wherever the kernel lets us run, nobody of this job is in the
     // way.
-    int const before = cpus.front();
-    if (allow_cpus(online_cpus())) {
-      auto const wider = allowed_cpus();
-      if (wider.size() > cpus.size()) undone = fmt::format(", binding to the core of CPU {} undone", before);
-      cpus = wider;
-    }
-    Threads chosen{static_cast<int>(cpus.size()), fmt::format("CPUs {}{}", cpu_list(cpus), undone)};
-    chosen.count = std::clamp(chosen.count, 1, omp_get_thread_limit());
-    return chosen;
+    if (on_one_core(cpus) && allow_cpus(online_cpus())) wider = allowed_cpus();
+    chosen.unbound = wider.size() > cpus.size();
+    share = static_cast<int>(wider.size());
+    chosen.reason = fmt::format("CPUs {}", cpu_list(wider));
+    if (chosen.unbound) chosen.reason += fmt::format(", binding to the core of CPU {} undone", cpus.front());
+  } else {
+    int users = 1;
+    for (int const cpu : cpus) users = std::max(users, node.users[static_cast<std::size_t>(cpu)]);
+    chosen.reason = users > 1 ? fmt::format("CPUs {} shared by {} ranks", cpu_list(cpus), users)
+                              : fmt::format("bound to own CPUs, rank 0 to {}", cpu_list(cpus));
   }
-  int const share = std::min(share_of_cpus(cpus, node.users), omp_get_thread_limit());
-  int users = 1;
-  for (int const cpu : cpus) users = std::max(users, node.users[static_cast<std::size_t>(cpu)]);
-  return {share, users > 1 ? fmt::format("CPUs {} shared by {} ranks", cpu_list(cpus), users)
-                           : fmt::format("CPUs {}", cpu_list(cpus))};
+  chosen.count = std::clamp(share, 1, omp_get_thread_limit());
+  return chosen;
+}
+
+/// With OMP_PROC_BIND=true OpenMP took the places for its threads from the binding that has been undone.
+void unbind_threads(int threads) {
+  auto const cpus = online_cpus();
+#pragma omp parallel num_threads(threads)
+  allow_cpus(cpus);
 }
 #else
 Threads choose_threads(Node const&, std::vector<int> const&) { return {1, "built without OpenMP"}; }
+void unbind_threads(int) {}
 #endif
 
 #if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
 int device_count() {
-#if KOKKOS_VERSION >= 40000
+#if KOKKOS_VERSION >= 40300
   return Kokkos::num_devices();
 #elif defined(KOKKOS_ENABLE_CUDA)
   return static_cast<int>(Kokkos::Cuda::detect_device_count());
+#elif KOKKOS_VERSION >= 40000
+  return static_cast<int>(Kokkos::HIP::detect_device_count());
 #else
   return static_cast<int>(Kokkos::Experimental::HIP::detect_device_count());
 #endif
@@ -162,36 +177,34 @@ Runtime::Runtime(int& argc, char**& argv) {
 
   auto const cpus = allowed_cpus();
   Node const node = look_around(cpus);
-  Threads chosen;
-  if (Kokkos::is_initialized()) {
-    chosen = {static_cast<int>(HostExec().concurrency()), "Kokkos was running"};
-    threads_ = chosen.count;
-  } else {
-    chosen = choose_threads(node, cpus);
-    threads_ = chosen.count;
-    start_kokkos(node.rank);
-  }
+  bool const running = Kokkos::is_initialized();
+  Threads const chosen =
+      running ? Threads{HostExec().concurrency(), "Kokkos was running"} : choose_threads(node, cpus);
+  threads_ = chosen.count;
+  if (!running) start_kokkos(node.rank);
+  if (chosen.unbound) unbind_threads(chosen.count);
 
-  // The extremes over all ranks, so that every rank tells the same story.
-  std::array<int, 3> extremes = {chosen.count, -chosen.count, node.size};
-  MPI_Allreduce(MPI_IN_PLACE, extremes.data(), 3, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+  // Extremes over all ranks and the words of rank 0, so that every rank tells the same story.
+  int const room = chosen.unbound
+                       ? static_cast<int>(allowed_cpus().size())
+                       : static_cast<int>(std::ranges::count_if(node.users, [](int u) { return u > 0; }));
+  int const online = static_cast<int>(online_cpus().size());
+  std::array<int, 4> extremes = {chosen.count, -chosen.count, chosen.count * node.size > room ? 1 : 0,
+                                 node.rank == 0 ? online - room : 0};
+  MPI_Allreduce(MPI_IN_PLACE, extremes.data(), 4, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
   int nodes = node.rank == 0 ? 1 : 0;
   MPI_Allreduce(MPI_IN_PLACE, &nodes, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-  int crowded = 0;  // more threads than CPUs on some node
-  int const load = chosen.count * node.size;
-  int const room = static_cast<int>(std::ranges::count_if(node.users, [](int u) { return u > 0; }));
-  if (chosen.reason.find("undone") == std::string::npos && load > room) crowded = 1;
-  MPI_Allreduce(MPI_IN_PLACE, &crowded, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
-  std::array<char, 256> reason{};
+  std::array<char, 512> reason{};
   chosen.reason.copy(reason.data(), reason.size() - 1);
   MPI_Bcast(reason.data(), static_cast<int>(reason.size()), MPI_CHAR, 0, MPI_COMM_WORLD);
 
-  bool const equal = extremes[0] == -extremes[1];
-  std::string const threads =
-      equal ? counted(extremes[0], "thread") : fmt::format("{} to {} threads", -extremes[1], extremes[0]);
-  description_ =
-      fmt::format("{} on {}, {} each ({}{}), {}", counted(size_, "rank"), counted(nodes, "node"), threads,
-                  reason.data(), crowded != 0 ? "; more threads than CPUs" : "", Exec::name());
+  description_ = fmt::format(
+      "{} on {}, {}{} ({}{}{}), {}", counted(size_, "rank"), counted(nodes, "node"),
+      extremes[0] == -extremes[1] ? counted(extremes[0], "thread")
+                                  : fmt::format("{} to {} threads", -extremes[1], extremes[0]),
+      size_ > 1 ? " each" : "", reason.data(), extremes[2] > 0 ? "; more threads than CPUs" : "",
+      extremes[3] > 0 ? fmt::format("; {} left unused on a node", counted(extremes[3], "CPU")) : "",
+      Exec::name());
   if (int const devices = device_count(); devices > 0) {
     description_ += fmt::format(", {} a node, by the rank's number there", counted(devices, "device"));
   }
@@ -253,7 +266,10 @@ int Runtime::run(std::function<int()> const& body) {
   } catch (std::bad_alloc const&) {
     return failed("out of memory; use more nodes, or lower train.micro_batch or data.context");
   } catch (std::exception const& e) {
-    return failed(e.what());
+    std::string const what = e.what();
+    // Kokkos 3.4 throws std::runtime_error for this.
+    bool const full = what.starts_with("Kokkos failed to allocate memory");
+    return failed(full ? "out of memory: " + what : what);
   } catch (...) {
     return failed("unknown error");
   }

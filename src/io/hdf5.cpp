@@ -6,7 +6,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <string_view>
 
 #include "hdf5_impl.hpp"
 #include "upit/core/error.hpp"
@@ -55,9 +57,13 @@ std::string hdf5_reason() {
   std::string text;
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_description, &text);
   H5Eclear2(H5E_DEFAULT);
-  for (char& c : text) {
-    if (c == '\n') c = ' ';
+  // The drivers wrap what the system said in addresses and sizes of no use to anybody.
+  constexpr std::string_view kSystem = "error message = '";
+  if (auto const at = text.find(kSystem); at != std::string::npos) {
+    text = text.substr(at + kSystem.size());
+    text.resize(std::min(text.find('\''), text.size()));
   }
+  std::replace(text.begin(), text.end(), '\n', ' ');
   return text.empty() ? text : " (" + text + ")";
 }
 
@@ -75,12 +81,13 @@ Slab row_share(std::span<Index const> shape, Index part, Index parts) {
 
 H5File::Impl::~Impl() {
   if (!file) return;
-  if (comm != nullptr && std::uncaught_exceptions() > exceptions) {
-    file.leak();
+  if (writing) {
+    abandon();
+  } else if (comm != nullptr && std::uncaught_exceptions() > exceptions) {
+    file.leak();  // closing is collective and this rank may be alone
   } else {
     file.close();
   }
-  if (writing && root()) ::unlink(opened.c_str());
 }
 
 void H5File::Impl::together(std::function<void()> const& work) const {
@@ -112,8 +119,7 @@ void H5File::Impl::change(std::function<void()> const& work) {
 }
 
 void H5File::Impl::abandon() {
-  file.close();
-  H5Eclear2(H5E_DEFAULT);
+  file.leak();
   if (writing && root()) ::unlink(opened.c_str());
 }
 

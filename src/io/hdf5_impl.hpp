@@ -103,7 +103,8 @@ struct H5File::Impl {
   void query(std::function<void()> const& work) const;
   /// The same for what changes the file: an error leaves it closed and its temporary removed.
   void change(std::function<void()> const& work);
-  /// Closes without keeping the file; every rank is here.
+  /// Gives the file up: its temporary goes, HDF5 closes it when MPI ends. To close it here would flush to a
+  /// disk that may be full, and after a close that failed HDF5 1.10 reads freed memory at its end.
   void abandon();
 
   H5Handle object(std::string const& name) const;

@@ -95,14 +95,14 @@ void rmsnorm_backward(Exec const& exec, View2<T const> dy, View2<T const> x, Vie
       });
 }
 
+namespace {
+
+// Hosts: a thread owns columns and walks down the rows, so memory is read in order.
 template <class T>
-void rmsnorm_backward_weight(Exec const& exec, View2<T const> dy, View2<T const> x, View1<Real<T> const> rstd,
-                             View1<Real<T>> dweight) {
+void add_weight_gradient_by_blocks(Exec const& exec, View2<T const> dy, View2<T const> x,
+                                   View1<Real<T> const> rstd, View1<Real<T>> dweight) {
   using R = Real<T>;
   Index const N = extent(x, 0), C = extent(x, 1);
-  expect_shape(dy, N, C, "rmsnorm_backward_weight: dy is not (N, C)");
-  expect_shape(rstd, N, "rmsnorm_backward_weight: rstd is not (N)");
-  expect_shape(dweight, C, "rmsnorm_backward_weight: dweight is not (C)");
   Index const block = column_block(exec, C);
   Kokkos::parallel_for(
       "upit::rmsnorm_backward_weight", column_policy(exec, C, block), KOKKOS_LAMBDA(Index const b) {
@@ -116,6 +116,41 @@ void rmsnorm_backward_weight(Exec const& exec, View2<T const> dy, View2<T const>
                   [=](Index const c) { sum[c] += static_cast<R>(g[c]) * (static_cast<R>(in[c]) * r); });
         }
       });
+}
+
+// Devices: a team owns a column, else a few hundred threads would each walk thousands of rows. Neighbouring
+// teams find their part of a cache line in the second-level cache.
+template <class T>
+void add_weight_gradient_by_columns(Exec const& exec, View2<T const> dy, View2<T const> x,
+                                    View1<Real<T> const> rstd, View1<Real<T>> dweight) {
+  using R = Real<T>;
+  Index const N = extent(x, 0), C = extent(x, 1);
+  Kokkos::parallel_for(
+      "upit::rmsnorm_backward_weight", row_policy(exec, C, N), KOKKOS_LAMBDA(Row const& row) {
+        Index const c = row_index(row);
+        T const* const g = dy.data() + c;
+        T const* const in = x.data() + c;
+        R const* const scale = rstd.data();
+        R const sum = row_sum<R>(row, N, [=](Index const n) {
+          return static_cast<R>(g[n * C]) * (static_cast<R>(in[n * C]) * scale[n]);
+        });
+        row_once(row, [=] { dweight(c) += sum; });
+      });
+}
+
+}  // namespace
+
+template <class T>
+void rmsnorm_backward_weight(Exec const& exec, View2<T const> dy, View2<T const> x, View1<Real<T> const> rstd,
+                             View1<Real<T>> dweight) {
+  Index const N = extent(x, 0), C = extent(x, 1);
+  expect_shape(dy, N, C, "rmsnorm_backward_weight: dy is not (N, C)");
+  expect_shape(rstd, N, "rmsnorm_backward_weight: rstd is not (N)");
+  expect_shape(dweight, C, "rmsnorm_backward_weight: dweight is not (C)");
+  if constexpr (kHostRows)
+    add_weight_gradient_by_blocks<T>(exec, dy, x, rstd, dweight);
+  else
+    add_weight_gradient_by_columns<T>(exec, dy, x, rstd, dweight);
 }
 
 #define UPIT_INSTANTIATE(T)                                                                                  \

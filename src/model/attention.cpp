@@ -12,9 +12,6 @@
 namespace upit {
 namespace {
 
-
-
-
 /// Queries per block: high enough for the products, low enough that half a diagonal block is little waste.
 constexpr Index kQueryBlock = 64;
 
@@ -73,7 +70,8 @@ void Attention<T>::forward(Exec const& exec, View2<T const> qkv, std::vector<Ind
     for (Index first = 0; first < length; first += kQueryBlock) {
       Index const queries = std::min(kQueryBlock, length - first);
       Index const keys = first + queries;
-      gemm_in_thread<T>(Op::none, Op::transpose, queries, keys, d, 1, q + first * ld, ld, k, ld, 0, score, keys);
+      gemm_in_thread<T>(Op::none, Op::transpose, queries, keys, d, 1, q + first * ld, ld, k, ld, 0, score,
+                        keys);
       for (Index i = 0; i < queries; ++i) {
         log_sum_exp(begin + first + i, head) =
             kernels::softmax_row<T>(score + i * keys, first + i + 1, keys, scale);
@@ -115,7 +113,8 @@ void Attention<T>::backward(Exec const& exec, View2<T const> qkv, std::vector<In
         Index const queries = std::min(kQueryBlock, length - first);
         Index const keys = first + queries;
         T const* const dout = dattended.data() + (begin + first) * ld_out + head * d;
-        gemm_in_thread<T>(Op::none, Op::transpose, queries, keys, d, 1, q + first * ld, ld, k, ld, 0, p, keys);
+        gemm_in_thread<T>(Op::none, Op::transpose, queries, keys, d, 1, q + first * ld, ld, k, ld, 0, p,
+                          keys);
         for (Index i = 0; i < queries; ++i) {
           kernels::softmax_recompute_row<T>(p + i * keys, first + i + 1, keys, scale,
                                             log_sum_exp(begin + first + i, head));
@@ -127,7 +126,8 @@ void Attention<T>::backward(Exec const& exec, View2<T const> qkv, std::vector<In
                                            delta(begin + first + i, head));
         }
         gemm_in_thread<T>(Op::none, Op::none, queries, d, keys, 1, dp, keys, k, ld, 0, dq + first * ld, ld);
-        gemm_in_thread<T>(Op::transpose, Op::none, keys, d, queries, 1, dp, keys, q + first * ld, ld, 1, dk, ld);
+        gemm_in_thread<T>(Op::transpose, Op::none, keys, d, queries, 1, dp, keys, q + first * ld, ld, 1, dk,
+                          ld);
       }
     }
   });

@@ -29,7 +29,8 @@ void HostBatch::clear() {
   start.clear();
 }
 
-void HostBatch::append(std::vector<int> const& tokens, std::vector<int> const& targets, std::uint64_t sample_id) {
+void HostBatch::append(std::vector<int> const& tokens, std::vector<int> const& targets,
+                       std::uint64_t sample_id) {
   expect(tokens.size() == targets.size(), "a segment needs one target per token");
   if (tokens.empty()) return;
   if (start.empty()) start.push_back(0);

@@ -22,8 +22,8 @@ void backward_through_a(FfnPass<T> const& p) {
   }
 }
 
-/// LoRA in every linear, gated in place: experts that a token did not choose have gate 0, so that all experts of
-/// a layer are one product with E*R rows.
+/// LoRA in every linear, gated in place: experts that a token did not choose have gate 0, so that all experts
+/// of a layer are one product with E*R rows.
 template <class T>
 void branch_forward(FfnPass<T> const& p) {
   auto const& [exec, s, w] = std::tie(p.exec, p.state, p.parameter);
@@ -58,7 +58,8 @@ void branch_backward(FfnPass<T> const& p, bool need_dh) {
   // down: out = act W^T + gated2 B
   linear<T>(exec, dout, w.down_b.weight, t.dgated2);
   linear_backward_weight<T>(exec, s.gated2, dout, w.down_b.gradient);
-  kernels::low_rank_gate_backward<T>(exec, t.dgated2, s.low2, s.expert, s.gate, x.scale, x.e, 1, t.dlow2, t.dgate);
+  kernels::low_rank_gate_backward<T>(exec, t.dgated2, s.low2, s.expert, s.gate, x.scale, x.e, 1, t.dlow2,
+                                     t.dgate);
   linear_backward_weight<T>(exec, t.dlow2, p.dropout > 0.0 ? s.act_dropped : s.act, w.down_a.gradient);
   linear_backward_weight<T>(exec, dout, s.act, w.down.gradient);
   linear_backward<T>(exec, dout, w.down.weight, t.dact);
@@ -81,7 +82,8 @@ void branch_backward(FfnPass<T> const& p, bool need_dh) {
               2 * x.f, 1, b.gradient, x.f);
     }
   }
-  kernels::low_rank_gate_backward<T>(exec, t.dgated1, s.low1, s.expert, s.gate, x.scale, x.e, 2, t.dlow1, t.dgate);
+  kernels::low_rank_gate_backward<T>(exec, t.dgated1, s.low1, s.expert, s.gate, x.scale, x.e, 2, t.dlow1,
+                                     t.dgate);
   linear_backward_weight<T>(exec, t.dlow1, low_rank_input(p), w.gate_up_a.gradient);
   linear_backward_weight<T>(exec, s.gate_up, s.h, w.gate_up.gradient);
   if (!need_dh) return;
@@ -110,7 +112,8 @@ void route_tokens(FfnPass<T> const& p) {
   linear<T>(p.exec, s.h, p.parameter.router.weight, s.logits);
   if (p.expert.router != RouterUse::gate) return;
   bool const softmax_first = p.expert.order == RouterOrder::softmax_topk;
-  auto const whole = static_cast<Real<T>>(static_cast<double>(p.expert.count) / static_cast<double>(p.expert.active));
+  auto const whole =
+      static_cast<Real<T>>(static_cast<double>(p.expert.count) / static_cast<double>(p.expert.active));
   kernels::router_topk<Real<T>>(p.exec, softmax_first, whole, s.logits, s.expert, s.gate, s.probability);
 }
 

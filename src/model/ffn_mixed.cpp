@@ -26,8 +26,8 @@ void sort_slots(FfnPass<T> const& p) {
 template <class T>
 View2<T> dropped_slots(FfnPass<T> const& p) {
   if (p.dropout <= 0.0) return p.state.slot_act;
-  kernels::dropout_forward<T>(p.exec, p.state.slot_act, p.scratch.slot_sample, p.scratch.slot_position, p.act_mask,
-                              static_cast<Real<T>>(p.dropout), p.scratch.slot_ffn);
+  kernels::dropout_forward<T>(p.exec, p.state.slot_act, p.scratch.slot_sample, p.scratch.slot_position,
+                              p.act_mask, static_cast<Real<T>>(p.dropout), p.scratch.slot_ffn);
   return p.scratch.slot_ffn;
 }
 
@@ -51,8 +51,8 @@ void mixed_forward(FfnPass<T> const& p) {
   kernels::slot_swiglu_forward<T>(exec, s.gate_up, s.slot_gate_up, s.order, x.k, s.slot_act);
   kernels::combine_slots<T>(exec, s.slot_act, s.gate, s.place, s.act);
   linear<T>(exec, s.act, w.down.weight, t.branch);
-  grouped_gemm<T>(exec, x.e, offset, Op::transpose, x.r, x.f, 1, dropped_slots(p).data(), x.f, w.down_a.weight,
-                  x.f, x.r * x.f, 0, t.slot_low2.data(), x.r);
+  grouped_gemm<T>(exec, x.e, offset, Op::transpose, x.r, x.f, 1, dropped_slots(p).data(), x.f,
+                  w.down_a.weight, x.f, x.r * x.f, 0, t.slot_low2.data(), x.r);
   kernels::scatter_low_rank<T>(exec, t.slot_low2, s.expert, s.place, T(1), s.low2);
   kernels::low_rank_gate_forward<T>(exec, s.low2, s.expert, s.gate, x.scale, x.e, 1, s.gated2);
   linear_backward<T>(exec, s.gated2, w.down_b.weight, t.branch, 1);
@@ -65,16 +65,18 @@ void mixed_backward(FfnPass<T> const& p, bool need_dh) {
   Index const* const offset = s.offset_host.data();
   auto const dout = t.dx;
   if (p.dropout > 0.0) {  // of this layer: the scratch has served others since forward
-    kernels::slot_tokens(exec, p.batch.sample(), p.batch.position(), s.order, x.k, t.slot_sample, t.slot_position);
+    kernels::slot_tokens(exec, p.batch.sample(), p.batch.position(), s.order, x.k, t.slot_sample,
+                         t.slot_position);
   }
   // low-rank part of down
   linear<T>(exec, dout, w.down_b.weight, t.dgated2);
   linear_backward_weight<T>(exec, s.gated2, dout, w.down_b.gradient);
-  kernels::low_rank_gate_backward<T>(exec, t.dgated2, s.low2, s.expert, s.gate, x.scale, x.e, 1, t.dlow2, t.dgate);
+  kernels::low_rank_gate_backward<T>(exec, t.dgated2, s.low2, s.expert, s.gate, x.scale, x.e, 1, t.dlow2,
+                                     t.dgate);
   kernels::gather_low_rank<T>(exec, t.dlow2, s.expert, s.order, T(1), t.slot_low2);
   if (w.down_a.trained()) {
-    grouped_gemm_transposed<T>(exec, x.e, offset, x.r, x.f, 1, t.slot_low2.data(), x.r, dropped_slots(p).data(),
-                               x.f, 1, w.down_a.gradient, x.f, x.r * x.f);
+    grouped_gemm_transposed<T>(exec, x.e, offset, x.r, x.f, 1, t.slot_low2.data(), x.r,
+                               dropped_slots(p).data(), x.f, 1, w.down_a.gradient, x.f, x.r * x.f);
   }
   // base part of down, then apart into slots
   linear_backward_weight<T>(exec, dout, s.act, w.down.gradient);

@@ -11,7 +11,8 @@
 namespace upit {
 namespace {
 
-/// Rows that keep a chunk of logits near 16 MiB of fp32: enough rows for the products, little enough for caches.
+/// Rows that keep a chunk of logits near 16 MiB of fp32: enough rows for the products, little enough for
+/// caches.
 Index chunk_rows(Index vocabulary, Index max_tokens) {
   Index const wanted = (Index{1} << 22) / std::max<Index>(vocabulary, 1);
   return std::clamp<Index>(wanted, 64, std::max<Index>(64, max_tokens));

@@ -51,7 +51,8 @@ void initialise_lora(ParameterTable const& table, std::uint64_t seed, Weights<T>
     Index const per_expert = t.shape[1] * fan_in;
     double const bound = 1.0 / std::sqrt(static_cast<double>(fan_in));
     fill_from_host(weights.expert.data() + t.offset, t.size(), [&](Index i) {
-      return is_a ? bound * (2.0 * random_uniform(key, static_cast<std::uint64_t>(i % per_expert)) - 1.0) : 0.0;
+      return is_a ? bound * (2.0 * random_uniform(key, static_cast<std::uint64_t>(i % per_expert)) - 1.0)
+                  : 0.0;
     });
   }
 }
@@ -69,8 +70,10 @@ void initialise_router(ParameterTable const& table, std::uint64_t seed, Index fi
   }
 }
 
-template void initialise_backbone(ParameterTable const&, ModelConfig const&, std::uint64_t, Weights<float> const&);
-template void initialise_backbone(ParameterTable const&, ModelConfig const&, std::uint64_t, Weights<double> const&);
+template void initialise_backbone(ParameterTable const&, ModelConfig const&, std::uint64_t,
+                                  Weights<float> const&);
+template void initialise_backbone(ParameterTable const&, ModelConfig const&, std::uint64_t,
+                                  Weights<double> const&);
 template void initialise_lora(ParameterTable const&, std::uint64_t, Weights<float> const&);
 template void initialise_lora(ParameterTable const&, std::uint64_t, Weights<double> const&);
 template void initialise_router(ParameterTable const&, std::uint64_t, Index, Weights<float> const&);

@@ -35,7 +35,8 @@ LayerTensors::LayerTensors(ParameterTable const& table, int layer) {
 }
 
 template <class T>
-LayerParameters<T> layer_parameters(LayerTensors const& t, Weights<T> const& w, View1<Real<T>> const& gradient) {
+LayerParameters<T> layer_parameters(LayerTensors const& t, Weights<T> const& w,
+                                    View1<Real<T>> const& gradient) {
   LayerParameters<T> p;
   p.attention_norm = parameter<T>(t.attention_norm, w.backbone, gradient);
   p.qkv = parameter<T>(t.qkv, w.backbone, gradient);
@@ -53,11 +54,13 @@ LayerParameters<T> layer_parameters(LayerTensors const& t, Weights<T> const& w, 
 }
 
 template <class T>
-Parameter<T> backbone_parameter(Tensor const& tensor, Weights<T> const& weights, View1<Real<T>> const& gradient) {
+Parameter<T> backbone_parameter(Tensor const& tensor, Weights<T> const& weights,
+                                View1<Real<T>> const& gradient) {
   return parameter<T>(&tensor, weights.backbone, gradient);
 }
 
-template LayerParameters<float> layer_parameters(LayerTensors const&, Weights<float> const&, View1<float> const&);
+template LayerParameters<float> layer_parameters(LayerTensors const&, Weights<float> const&,
+                                                 View1<float> const&);
 template LayerParameters<double> layer_parameters(LayerTensors const&, Weights<double> const&,
                                                   View1<double> const&);
 template Parameter<float> backbone_parameter(Tensor const&, Weights<float> const&, View1<float> const&);

@@ -33,7 +33,8 @@ void ParameterTable::add(std::string name, Group group, int layer, std::vector<I
   tensors_.push_back(std::move(t));
 }
 
-ParameterTable::ParameterTable(ModelConfig const& m, ExpertConfig const& e, Trained trained) : trained_(trained) {
+ParameterTable::ParameterTable(ModelConfig const& m, ExpertConfig const& e, Trained trained)
+    : trained_(trained) {
   check(m, e);
   Index const q_width = m.heads * m.head_width;
   Index const qkv_width = q_width + 2 * m.kv_heads * m.head_width;
@@ -118,9 +119,12 @@ Weights<T>::Weights(ParameterTable const& table)
 template <class T>
 View1<T> Weights<T>::tensor(Tensor const& t) const {
   switch (t.group) {
-    case Group::backbone: return View1<T>(backbone.data() + t.offset, t.size());
-    case Group::expert: return View1<T>(expert.data() + t.offset, t.size());
-    case Group::router: break;
+    case Group::backbone:
+      return View1<T>(backbone.data() + t.offset, t.size());
+    case Group::expert:
+      return View1<T>(expert.data() + t.offset, t.size());
+    case Group::router:
+      break;
   }
   if constexpr (std::is_same_v<T, Real<T>>) {
     return View1<T>(router.data() + t.offset, t.size());

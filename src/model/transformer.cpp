@@ -22,7 +22,8 @@ template <class T>
 struct Transformer<T>::Impl {
   using R = Real<T>;
 
-  Impl(ModelConfig const& m, ExpertConfig const& e, ParameterTable const& t, Index max_tokens, bool with_backward);
+  Impl(ModelConfig const& m, ExpertConfig const& e, ParameterTable const& t, Index max_tokens,
+       bool with_backward);
 
   double forward(Exec const& exec, Weights<T> const& weights, Batch const& batch, PassOptions const& options,
                  View1<R> const& gradient);
@@ -32,8 +33,8 @@ struct Transformer<T>::Impl {
               Batch const& batch);
   void attend_backward(Exec const& exec, LayerParameters<T> const& p, LayerState<T> const& s,
                        Scratch<T> const& t, Batch const& batch);
-  FfnPass<T> ffn_pass(Exec const& exec, LayerParameters<T> const& p, LayerState<T> const& s, Scratch<T> const& t,
-                      Batch const& batch, PassOptions const& options, int layer) const;
+  FfnPass<T> ffn_pass(Exec const& exec, LayerParameters<T> const& p, LayerState<T> const& s,
+                      Scratch<T> const& t, Batch const& batch, PassOptions const& options, int layer) const;
   void gather_statistics(Exec const& exec, LayerState<T> const& s, Index layer);
   void read_statistics(Exec const& exec, Index tokens);
   View1<T const> norm_weight(Parameter<T> const& p) const { return View1<T const>(p.weight, model.width); }
@@ -49,9 +50,9 @@ struct Transformer<T>::Impl {
   Workspace<T> workspace;
   Attention<T> attention;
   Head<T> head;
-  View2<R> cosine, sine;       // (context, D/2)
-  View2<T> x_final, y_final;   // (N, C) before and after the last norm
-  View1<R> rstd_final;         // (N)
+  View2<R> cosine, sine;                // (context, D/2)
+  View2<T> x_final, y_final;            // (N, C) before and after the last norm
+  View1<R> rstd_final;                  // (N)
   View2<double> assigned, probability;  // (L, E)
   View2<double> entropy;                // (L, 1)
   View1<double> auxiliary_sum;          // (1)
@@ -91,11 +92,19 @@ Transformer<T>::Impl::Impl(ModelConfig const& m, ExpertConfig const& e, Paramete
 }
 
 template <class T>
-FfnPass<T> Transformer<T>::Impl::ffn_pass(Exec const& exec, LayerParameters<T> const& p, LayerState<T> const& s,
-                                          Scratch<T> const& t, Batch const& batch, PassOptions const& options,
-                                          int layer) const {
+FfnPass<T> Transformer<T>::Impl::ffn_pass(Exec const& exec, LayerParameters<T> const& p,
+                                          LayerState<T> const& s, Scratch<T> const& t, Batch const& batch,
+                                          PassOptions const& options, int layer) const {
   double const drop = options.train ? expert.dropout : 0.0;
-  return {exec,  model, expert, p, s, t, batch, drop, random_key(options.seed, "dropout", options.step, layer, 0),
+  return {exec,
+          model,
+          expert,
+          p,
+          s,
+          t,
+          batch,
+          drop,
+          random_key(options.seed, "dropout", options.step, layer, 0),
           random_key(options.seed, "dropout", options.step, layer, 1)};
 }
 
@@ -118,7 +127,8 @@ double Transformer<T>::Impl::forward(Exec const& exec, Weights<T> const& weights
   auto const eps = static_cast<R>(model.norm_eps);
   Scratch<T> const t = workspace.scratch(n);
   Tensor const& embedding = table.find("embedding");
-  View2<T const> const embedding_rows(weights.backbone.data() + embedding.offset, model.vocabulary, model.width);
+  View2<T const> const embedding_rows(weights.backbone.data() + embedding.offset, model.vocabulary,
+                                      model.width);
   if (expert.router == RouterUse::auxiliary) Kokkos::deep_copy(exec, auxiliary_sum, 0.0);
   LayerState<T> s = workspace.layer(0, n);
   kernels::embedding_forward<T>(exec, batch.token(), embedding_rows, s.x);
@@ -126,15 +136,17 @@ double Transformer<T>::Impl::forward(Exec const& exec, Weights<T> const& weights
     Kokkos::Profiling::pushRegion("upit::layer_forward");
     auto const p = layer_parameters(tensors[static_cast<std::size_t>(l)], weights, gradient);
     if (l == 0) {
-      kernels::rmsnorm_forward<T>(exec, s.x, norm_weight(p.attention_norm), eps, s.h_attention, s.rstd_attention);
+      kernels::rmsnorm_forward<T>(exec, s.x, norm_weight(p.attention_norm), eps, s.h_attention,
+                                  s.rstd_attention);
     } else {
       LayerState<T> const before = s;
       s = workspace.layer(l, n);
-      kernels::add_rmsnorm_forward<T>(exec, before.x_middle, t.branch, norm_weight(p.attention_norm), eps, s.x,
-                                      s.h_attention, s.rstd_attention);
+      kernels::add_rmsnorm_forward<T>(exec, before.x_middle, t.branch, norm_weight(p.attention_norm), eps,
+                                      s.x, s.h_attention, s.rstd_attention);
     }
     attend(exec, p, s, t, batch);
-    kernels::add_rmsnorm_forward<T>(exec, s.x, t.branch, norm_weight(p.ffn_norm), eps, s.x_middle, s.h, s.rstd_ffn);
+    kernels::add_rmsnorm_forward<T>(exec, s.x, t.branch, norm_weight(p.ffn_norm), eps, s.x_middle, s.h,
+                                    s.rstd_ffn);
     ffn_forward(ffn_pass(exec, p, s, t, batch, options, l));
     if (expert.router != RouterUse::none) gather_statistics(exec, s, l);
     Kokkos::Profiling::popRegion();
@@ -146,7 +158,8 @@ double Transformer<T>::Impl::forward(Exec const& exec, Weights<T> const& weights
                                   first_rows(rstd_final, n));
   auto const head_parameter =
       backbone_parameter(model.tied ? embedding : table.find("head"), weights, gradient);
-  double const sum = head.forward(exec, y, head_parameter, batch, options.loss_scale, options.train ? &t.dh : nullptr);
+  double const sum =
+      head.forward(exec, y, head_parameter, batch, options.loss_scale, options.train ? &t.dh : nullptr);
   Kokkos::Profiling::popRegion();
   if (expert.router != RouterUse::none) read_statistics(exec, n);
   return sum;
@@ -156,10 +169,12 @@ template <class T>
 void Transformer<T>::Impl::gather_statistics(Exec const& exec, LayerState<T> const& s, Index layer) {
   if (expert.router == RouterUse::gate) {
     auto const row = [layer](View2<double> const& v) { return View1<double>(&v(layer, 0), v.extent(1)); };
-    kernels::router_statistics<R>(exec, s.expert, s.probability, row(assigned), row(probability), row(entropy));
+    kernels::router_statistics<R>(exec, s.expert, s.probability, row(assigned), row(probability),
+                                  row(entropy));
     return;
   }
-  // One row, so the (N, 1) buffers are vectors; the gradient waits for backward where a gate's softmax would be.
+  // One row, so the (N, 1) buffers are vectors; the gradient waits for backward where a gate's softmax would
+  // be.
   View1<R const> const logit(s.logits.data(), s.logits.extent(0));
   View1<R> const dlogit(s.probability.data(), s.probability.extent(0));
   kernels::auxiliary_router<R>(exec, logit, auxiliary.positive, static_cast<R>(auxiliary.weight), dlogit,
@@ -195,8 +210,8 @@ void Transformer<T>::Impl::norm_backward(Exec const& exec, View2<T> const& dy, V
 }
 
 template <class T>
-void Transformer<T>::Impl::attend_backward(Exec const& exec, LayerParameters<T> const& p, LayerState<T> const& s,
-                                           Scratch<T> const& t, Batch const& batch) {
+void Transformer<T>::Impl::attend_backward(Exec const& exec, LayerParameters<T> const& p,
+                                           LayerState<T> const& s, Scratch<T> const& t, Batch const& batch) {
   linear_backward_weight<T>(exec, t.dx, s.attended, p.out.gradient);
   linear_backward<T>(exec, t.dx, p.out.weight, t.dattended);
   kernels::attention_delta<T>(exec, s.attended, t.dattended, model.heads, t.delta);
@@ -323,9 +338,10 @@ std::vector<double> Transformer<T>::logits(Exec const& exec, Weights<T> const& w
 
 template <class T>
 Index Transformer<T>::bytes() const {
-  auto const final_bytes =
-      (impl_->x_final.span() + impl_->y_final.span()) * sizeof(T) + impl_->rstd_final.span() * sizeof(Real<T>);
-  return impl_->workspace.bytes() + impl_->attention.bytes() + impl_->head.bytes() + static_cast<Index>(final_bytes);
+  auto const final_bytes = (impl_->x_final.span() + impl_->y_final.span()) * sizeof(T) +
+                           impl_->rstd_final.span() * sizeof(Real<T>);
+  return impl_->workspace.bytes() + impl_->attention.bytes() + impl_->head.bytes() +
+         static_cast<Index>(final_bytes);
 }
 
 template class Transformer<float>;

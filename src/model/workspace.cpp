@@ -24,7 +24,8 @@ V Workspace<T>::make(char const* name, Index rows, Index columns) {
 }
 
 template <class T>
-Workspace<T>::Workspace(ModelConfig const& model, ExpertConfig const& expert, Index max_tokens, bool with_backward)
+Workspace<T>::Workspace(ModelConfig const& model, ExpertConfig const& expert, Index max_tokens,
+                        bool with_backward)
     : model_(model), expert_(expert) {
   using V2 = View2<T>;
   using R2 = View2<Real<T>>;

@@ -154,7 +154,7 @@ Record rewrite(Dice& dice) {
 
 Record read_and_answer(Dice& dice) {
   std::vector<Text> const who = dice.sample(first_names(), 2);
-  Noun const& thing = dice.pick(nouns());
+  Noun const& thing = dice.pick(goods());
   Text const color = dice.pick(std::span<Text const>(categories()[5].members));
   Text const place = dice.pick({"box", "drawer", "bag", "basket", "chest"});
   switch (dice.below(4)) {
@@ -222,7 +222,7 @@ Record small_grammar(Dice& dice) {
 Record compose(Dice& dice) {
   Text const who = dice.pick(first_names());
   std::vector<Text> const words = dice.sample(short_words(), 2);
-  Noun const& noun = dice.pick(nouns());
+  Noun const& noun = dice.pick(goods());
   if (dice.coin())
     return {fmt::format("Write a sentence with {} and {}.", words[0], words[1]), "",
             fmt::format("Beside the {} there was {}.", words[0], with_article(words[1]))};

@@ -53,7 +53,7 @@ Record chained_sum(Dice& dice) {
 /// One change to a count of things: gain or loss.
 Record one_step_story(Dice& dice) {
   Text const who = dice.pick(first_names());
-  Text const what = dice.pick(nouns()).plural;
+  Text const what = dice.pick(goods()).plural;
   int const a = dice.between(3, 30), b = dice.between(2, 20);
   bool const gains = dice.coin();
   Text const event =
@@ -66,7 +66,7 @@ Record one_step_story(Dice& dice) {
 }
 
 Record groups_story(Dice& dice) {
-  Text const what = dice.pick(nouns()).plural;
+  Text const what = dice.pick(goods()).plural;
   Text const holder = dice.pick({"bags", "trays", "shelves", "jars", "crates"});
   int const groups = dice.between(2, 10), each = dice.between(2, 12);
   if (dice.coin())
@@ -80,7 +80,7 @@ Record groups_story(Dice& dice) {
 
 Record two_step_story(Dice& dice) {
   std::vector<Text> const who = dice.sample(first_names(), 2);
-  Text const what = dice.pick(nouns()).plural;
+  Text const what = dice.pick(goods()).plural;
   int const a = dice.between(2, 15), b = dice.between(2, 10);
   switch (dice.below(3)) {
     case 0:
@@ -107,7 +107,7 @@ Record two_step_story(Dice& dice) {
 
 Record price_story(Dice& dice) {
   Text const who = dice.pick(first_names());
-  Noun const& thing = dice.pick(nouns());
+  Noun const& thing = dice.pick(goods());
   int const price = dice.between(2, 9), count = dice.between(2, 8);
   if (dice.coin())
     return {
@@ -213,7 +213,7 @@ std::string math_statement(Dice& dice) {
   int const a = dice.between(1, 60), b = dice.between(1, 40);
   int const x = dice.between(2, 12), y = dice.between(2, 12);
   Text const who = dice.pick(first_names());
-  Noun const& thing = dice.pick(nouns());
+  Noun const& thing = dice.pick(goods());
   switch (dice.below(9)) {
     case 0:
       return fmt::format("{} + {} = {}. ", a, b, a + b);

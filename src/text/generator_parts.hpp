@@ -79,6 +79,7 @@ std::span<Pair const> opposites();
 std::span<Pair const> synonyms();
 std::span<Verb const> verbs();
 std::span<Noun const> nouns();
+std::span<Noun const> goods();  // those of them that people own and trade
 std::span<Text const> first_names();
 std::span<Text const> short_words();  // three to six lower-case letters
 std::span<Text const> identifiers();  // names for variables and functions

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Owns the word lists and the invented world. Countries, cities, rivers and people are made up.
+#include <iterator>
+
 #include "generator_parts.hpp"
 
 namespace upit::generate {
@@ -122,16 +124,18 @@ constexpr Verb kVerbs[] = {
 };
 
 constexpr Noun kNouns[] = {
-    {"apple", "apples"},   {"book", "books"},   {"coin", "coins"},      {"stamp", "stamps"},
-    {"marble", "marbles"}, {"shell", "shells"}, {"pencil", "pencils"},  {"card", "cards"},
-    {"button", "buttons"}, {"egg", "eggs"},     {"cookie", "cookies"},  {"key", "keys"},
-    {"ribbon", "ribbons"}, {"stone", "stones"}, {"nut", "nuts"},        {"candle", "candles"},
-    {"brush", "brushes"},  {"box", "boxes"},    {"berry", "berries"},   {"leaf", "leaves"},
-    {"kite", "kites"},     {"cup", "cups"},     {"fish", "fish"},       {"sheep", "sheep"},
-    {"loaf", "loaves"},    {"knife", "knives"}, {"cherry", "cherries"}, {"tooth", "teeth"},
-    {"mouse", "mice"},     {"foot", "feet"},    {"child", "children"},  {"goose", "geese"},
-    {"watch", "watches"},  {"city", "cities"},  {"bench", "benches"},
+    {"apple", "apples"},   {"book", "books"},     {"coin", "coins"},      {"stamp", "stamps"},
+    {"marble", "marbles"}, {"shell", "shells"},   {"pencil", "pencils"},  {"card", "cards"},
+    {"button", "buttons"}, {"egg", "eggs"},       {"cookie", "cookies"},  {"key", "keys"},
+    {"ribbon", "ribbons"}, {"stone", "stones"},   {"nut", "nuts"},        {"candle", "candles"},
+    {"brush", "brushes"},  {"box", "boxes"},      {"berry", "berries"},   {"leaf", "leaves"},
+    {"kite", "kites"},     {"cup", "cups"},       {"fish", "fish"},       {"sheep", "sheep"},
+    {"loaf", "loaves"},    {"knife", "knives"},   {"cherry", "cherries"}, {"goose", "geese"},
+    {"watch", "watches"},  {"bench", "benches"},  {"tooth", "teeth"},     {"mouse", "mice"},
+    {"foot", "feet"},      {"child", "children"}, {"city", "cities"},
 };
+
+constexpr std::size_t kNotGoods = 5;  // at the end of kNouns
 
 constexpr Text kFirstNames[] = {
     "Tom", "Lena", "Mira", "Sam",  "Ivo", "Nora", "Paul", "Rita", "Omar", "Eva",  "Kai",  "Zoe",
@@ -164,6 +168,7 @@ std::span<Pair const> opposites() { return kOpposites; }
 std::span<Pair const> synonyms() { return kSynonyms; }
 std::span<Verb const> verbs() { return kVerbs; }
 std::span<Noun const> nouns() { return kNouns; }
+std::span<Noun const> goods() { return nouns().first(std::size(kNouns) - kNotGoods); }
 std::span<Text const> first_names() { return kFirstNames; }
 std::span<Text const> short_words() { return kShortWords; }
 std::span<Text const> identifiers() { return kIdentifiers; }

@@ -5,10 +5,10 @@
 #include <fmt/format.h>
 #include <sentencepiece_processor.h>
 
-#include <fstream>
-#include <iterator>
+#include <filesystem>
 
 #include "upit/core/error.hpp"
+#include "upit/io/files.hpp"
 
 namespace upit {
 
@@ -47,13 +47,11 @@ class SentencePieceTokenizer final : public Tokenizer {
  public:
   explicit SentencePieceTokenizer(std::string const& path) {
     // Read here, so that a missing file and a broken one are told apart.
-    std::ifstream file(path, std::ios::binary);
-    require(file.good(),
-            fmt::format("{}: cannot open the tokenizer (data.tokenizer is \"bytes\" or the path of "
-                        "a SentencePiece tokenizer.model)",
+    require(std::filesystem::is_regular_file(path),
+            fmt::format("{}: no such file (data.tokenizer is \"bytes\" or the path of a SentencePiece "
+                        "tokenizer.model)",
                         path));
-    std::string const bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    require(!file.bad(), fmt::format("{}: cannot read the tokenizer", path));
+    std::string const bytes = read_text_file(path);
     sentencepiece::util::Status const status = processor_.LoadFromSerializedProto(bytes);
     require(status.ok() && processor_.GetPieceSize() > 0,
             fmt::format("{}: {} bytes that are no SentencePiece model{}{}", path, bytes.size(),

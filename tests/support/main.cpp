@@ -19,7 +19,9 @@ int main(int argc, char** argv) {
       delete listeners.Release(listeners.default_result_printer());
       class Failures : public ::testing::EmptyTestEventListener {
         void OnTestPartResult(::testing::TestPartResult const& r) override {
-          if (r.failed()) std::fprintf(stderr, "%s:%d: %s\n", r.file_name() ? r.file_name() : "?", r.line_number(), r.summary());
+          if (r.failed())
+            std::fprintf(stderr, "%s:%d: %s\n", r.file_name() ? r.file_name() : "?", r.line_number(),
+                         r.summary());
         }
       };
       listeners.Append(new Failures);

@@ -40,7 +40,7 @@ class Communicator {
   void sum(std::span<double> values) const;
   void sum(std::span<Index> values) const;
   double sum(double value) const;
-  double max(double value) const;
+  double max(double value) const;  // NaN if any rank has NaN
   Index sum(Index value) const;
   Index max(Index value) const;
   Index min(Index value) const;
@@ -58,8 +58,8 @@ class Communicator {
   /// True if all ranks pass the same bytes.
   bool same(std::string const& text) const;
 
-  /// Runs `work` on every rank (it must not communicate). If any rank throws `Error`, all ranks throw
-  /// `AgreedError` with the message of the lowest such rank.
+  /// Runs `work` on every rank (it must not communicate). If any rank throws, all ranks throw `AgreedError`
+  /// with the message of the lowest such rank. `Interrupted` passes through: every rank must throw it.
   void agree(std::function<void()> const& work) const;
   /// The same, with `work` on rank 0 only.
   void agree_on_root(std::function<void()> const& work) const;

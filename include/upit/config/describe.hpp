@@ -22,6 +22,8 @@ struct KeyLimits {
   double high = std::numeric_limits<double>::infinity();
   bool low_open = false;
   bool high_open = false;
+  bool guard =
+      false;  // high only keeps products from overflowing: it is named to those who pass it, not before
   std::vector<std::string_view> words;
   bool path = false;               // read relative to the deck's folder
   std::string_view not_path = {};  // the one word that is no path, where path is set
@@ -58,8 +60,8 @@ std::string value_text(KeyValue const& value);
 /// Whether `value` lies in the interval; NaN and infinities never do.
 bool within(KeyLimits const& limits, double value);
 
-/// The candidate with the smallest edit distance to `word` (insert, delete, replace, swap neighbours); the
-/// first of equals. Empty if there are no candidates.
+/// The candidate with the smallest edit distance to `word` (insert, delete, replace, swap neighbours); of
+/// equals the one with the longest common beginning, then the first. Empty if there are no candidates.
 std::string nearest(std::string_view word, std::vector<std::string> const& candidates);
 
 }  // namespace upit

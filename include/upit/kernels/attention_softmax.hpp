@@ -3,6 +3,8 @@
 // gradient.
 #pragma once
 
+#include <limits>
+
 #include "upit/core/math.hpp"
 #include "upit/core/types.hpp"
 #include "upit/kernels/row.hpp"
@@ -17,10 +19,11 @@ template <class T, class AnyRow>
 KOKKOS_INLINE_FUNCTION Real<T> softmax_row(AnyRow const& row, T* score, Index valid, Index width,
                                            Real<T> scale) {
   using R = Real<T>;
+  constexpr R kInfinity = std::numeric_limits<R>::infinity();
   row_for(row, width - valid, [=](Index const i) { score[valid + i] = T(0); });
   if (valid <= 0) {
     row_barrier(row);
-    return -std::numeric_limits<R>::infinity();
+    return -kInfinity;
   }
   R const largest = row_max<R>(row, valid, [=](Index const i) { return static_cast<R>(score[i]) * scale; });
   R const sum = row_sum<R>(row, valid, [=](Index const i) {

@@ -8,8 +8,8 @@
 
 namespace upit {
 
-/// Attention over samples laid end to end. Scores are formed for a block of queries at a time against the keys
-/// before its end, kept only in per-thread scratch; backward recomputes them from the log-sum-exp (as in
+/// Attention over samples laid end to end. Scores are formed for a block of queries at a time against the
+/// keys before its end, kept only in per-thread scratch; backward recomputes them from the log-sum-exp (as in
 /// FlashAttention-2, arXiv 2307.08691, section 3.1). Blocks above the diagonal are never formed.
 template <class T>
 class Attention {

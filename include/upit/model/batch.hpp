@@ -40,8 +40,12 @@ class Batch {
   View1<int const> target() const { return View1<int const>(target_.data(), tokens_); }
   View1<std::uint64_t const> sample() const { return View1<std::uint64_t const>(sample_.data(), tokens_); }
   std::vector<Index> const& start() const { return start_; }  // on the host
-  View1<int const> target_rows() const { return View1<int const>(target_rows_.data(), targets_); }    // rows with target >= 0, ascending
-  View1<int const> dense_target() const { return View1<int const>(dense_target_.data(), targets_); }  // the targets of those rows
+  View1<int const> target_rows() const {
+    return View1<int const>(target_rows_.data(), targets_);
+  }  // rows with target >= 0, ascending
+  View1<int const> dense_target() const {
+    return View1<int const>(dense_target_.data(), targets_);
+  }  // the targets of those rows
   Index targets() const { return targets_; }
 
  private:

@@ -34,7 +34,8 @@ void route_tokens(FfnPass<T> const& pass);
 template <class T>
 void ffn_forward(FfnPass<T> const& pass);
 
-/// Gradient of `ffn_forward`. dout = scratch.dx (N, C) in; scratch.dh (N, C) out unless nothing below is trained
+/// Gradient of `ffn_forward`. dout = scratch.dx (N, C) in; scratch.dh (N, C) out unless nothing below is
+/// trained
 /// (`need_dh` false). Adds to the gradients of trained tensors. `state.gate_up` becomes its own gradient.
 ///   balance (E) or extent 0: coefficient of the router's probabilities in the loss.
 ///   dlogit_auxiliary: scratch.dlogits already holds the gradient of an auxiliary router loss.

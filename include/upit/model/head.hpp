@@ -16,8 +16,8 @@ class Head {
   Head(ModelConfig const& model, Index max_tokens, bool with_backward);
 
   /// y (N, C) after the last norm. Without gradients: nll of every target.
-  /// With them (`loss_scale`: weight of each nll in the loss): also dy (N, C), overwritten, and, if trained, the
-  /// head's gradient, added. Returns the sum of nll in nats.
+  /// With them (`loss_scale`: weight of each nll in the loss): also dy (N, C), overwritten, and, if trained,
+  /// the head's gradient, added. Returns the sum of nll in nats.
   double forward(Exec const& exec, View2<T> const& y, Parameter<T> const& head, Batch const& batch,
                  double loss_scale, View2<T> const* dy);
 

@@ -16,8 +16,8 @@ struct Parameter {
 
 /// Tensors of one layer, looked up by name once.
 struct LayerTensors {
-  Tensor const *attention_norm = nullptr, *qkv = nullptr, *out = nullptr, *ffn_norm = nullptr, *gate_up = nullptr,
-               *down = nullptr;
+  Tensor const *attention_norm = nullptr, *qkv = nullptr, *out = nullptr, *ffn_norm = nullptr,
+               *gate_up = nullptr, *down = nullptr;
   Tensor const *gate_up_a = nullptr, *gate_b = nullptr, *up_b = nullptr, *down_a = nullptr, *down_b = nullptr;
   Tensor const* router = nullptr;
 
@@ -39,6 +39,7 @@ LayerParameters<T> layer_parameters(LayerTensors const& tensors, Weights<T> cons
 
 /// One backbone tensor outside the layers.
 template <class T>
-Parameter<T> backbone_parameter(Tensor const& tensor, Weights<T> const& weights, View1<Real<T>> const& gradient);
+Parameter<T> backbone_parameter(Tensor const& tensor, Weights<T> const& weights,
+                                View1<Real<T>> const& gradient);
 
 }  // namespace upit

@@ -39,8 +39,8 @@ struct TrainedSpan {
 };
 
 /// Names and shapes, in buffer order:
-///   embedding (V, C); per layer l: layers.l.attention_norm (C), layers.l.attention.qkv ((H+2G)D, C) rows q, k, v,
-///   layers.l.attention.out (C, HD), layers.l.ffn_norm (C), layers.l.ffn.gate_up (2F, C) rows gate, up,
+///   embedding (V, C); per layer l: layers.l.attention_norm (C), layers.l.attention.qkv ((H+2G)D, C) rows q,
+///   k, v, layers.l.attention.out (C, HD), layers.l.ffn_norm (C), layers.l.ffn.gate_up (2F, C) rows gate, up,
 ///   layers.l.ffn.down (C, F); norm (C); head (V, C) unless tied.
 ///   expert: layers.l.lora.gate_up_a (E, 2R, C) rows gate, up; layers.l.lora.gate_b (E, R, F),
 ///   layers.l.lora.up_b (E, R, F), layers.l.lora.down_a (E, R, F), layers.l.lora.down_b (E, R, C).

@@ -12,10 +12,10 @@ namespace upit {
 
 /// What a pass needs to know beside weights and batch.
 struct PassOptions {
-  bool train = false;         // save for backward, dropout on
-  std::uint64_t seed = 0;     // of dropout
-  Index step = 0;             // of dropout
-  double loss_scale = 1.0;    // weight of each token's nll in the loss: 1 / targets of the global batch
+  bool train = false;       // save for backward, dropout on
+  std::uint64_t seed = 0;   // of dropout
+  Index step = 0;           // of dropout
+  double loss_scale = 1.0;  // weight of each token's nll in the loss: 1 / targets of the global batch
 };
 
 /// Router statistics of one pass over this rank's tokens, on the host.

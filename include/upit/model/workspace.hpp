@@ -22,47 +22,47 @@ View1<T> first_rows(View1<T> const& buffer, Index n) {
 /// What one layer keeps between forward and backward. S = N * K slots, sorted by expert, in "ffn" mixing.
 template <class T>
 struct LayerState {
-  View2<T> x;          // (N, C) residual stream entering the layer
-  View1<Real<T>> rstd_attention;  // (N)
-  View2<T> h_attention;           // (N, C) after the attention norm
-  View2<T> qkv;                   // (N, (H+2G)D) after rotary
-  View2<T> attended;              // (N, HD)
-  View2<Real<T>> log_sum_exp;     // (N, H)
-  View2<T> x_middle;              // (N, C) residual stream after attention
-  View1<Real<T>> rstd_ffn;        // (N)
-  View2<T> h;                     // (N, C) after the FFN norm
-  View2<T> gate_up;               // (N, 2F) of the base; its gradient after backward
-  View2<T> act;                   // (N, F) entering the base down product
-  View2<T> h_dropped;             // (N, C) h under LoRA dropout; h itself without dropout
-  View2<T> act_dropped;           // (N, F) likewise; not used in "ffn" mixing
-  View2<T> low1, gated1;          // (N, E*2R) [e][part][r]; (N, 2*E*R) [part][e][r]
-  View2<T> low2, gated2;          // (N, E*R)
+  View2<T> x;                          // (N, C) residual stream entering the layer
+  View1<Real<T>> rstd_attention;       // (N)
+  View2<T> h_attention;                // (N, C) after the attention norm
+  View2<T> qkv;                        // (N, (H+2G)D) after rotary
+  View2<T> attended;                   // (N, HD)
+  View2<Real<T>> log_sum_exp;          // (N, H)
+  View2<T> x_middle;                   // (N, C) residual stream after attention
+  View1<Real<T>> rstd_ffn;             // (N)
+  View2<T> h;                          // (N, C) after the FFN norm
+  View2<T> gate_up;                    // (N, 2F) of the base; its gradient after backward
+  View2<T> act;                        // (N, F) entering the base down product
+  View2<T> h_dropped;                  // (N, C) h under LoRA dropout; h itself without dropout
+  View2<T> act_dropped;                // (N, F) likewise; not used in "ffn" mixing
+  View2<T> low1, gated1;               // (N, E*2R) [e][part][r]; (N, 2*E*R) [part][e][r]
+  View2<T> low2, gated2;               // (N, E*R)
   View2<Real<T>> logits, probability;  // (N, E)
   View2<Real<T>> gate;                 // (N, K)
   View2<int> expert;                   // (N, K)
   // "ffn" mixing only
-  View1<Index> offset;                 // (E + 1) first sorted slot of each expert
-  HostView1<Index> offset_host;        // (E + 1)
-  View1<int> order, place;             // (S) slot at each sorted place; its inverse
-  View2<T> slot_low;                   // (S, 2R)
-  View2<T> slot_gate_up;               // (S, 2F) what experts add to gate_up; its gradient after backward
-  View2<T> slot_act;                   // (S, F)
+  View1<Index> offset;           // (E + 1) first sorted slot of each expert
+  HostView1<Index> offset_host;  // (E + 1)
+  View1<int> order, place;       // (S) slot at each sorted place; its inverse
+  View2<T> slot_low;             // (S, 2R)
+  View2<T> slot_gate_up;         // (S, 2F) what experts add to gate_up; its gradient after backward
+  View2<T> slot_act;             // (S, F)
 };
 
 /// Scratch that every layer uses in turn.
 template <class T>
 struct Scratch {
-  View2<T> branch;          // (N, C) what a block adds to the residual stream
-  View2<T> dx, dh, width;   // (N, C)
-  View2<T> dattended;       // (N, HD)
-  View2<T> dqkv;            // (N, (H+2G)D)
-  View2<Real<T>> delta;     // (N, H)
-  View2<T> dact, ffn;       // (N, F)
-  View2<T> dlow1, dgated1;  // (N, 2*E*R)
-  View2<T> dlow2, dgated2;  // (N, E*R)
-  View2<Real<T>> dgate, dlogits;  // (N, K), (N, E)
-  View2<T> dslot_act, slot_ffn;   // (S, F)
-  View2<T> dslot_low, slot_low2;  // (S, 2R), (S, R)
+  View2<T> branch;                   // (N, C) what a block adds to the residual stream
+  View2<T> dx, dh, width;            // (N, C)
+  View2<T> dattended;                // (N, HD)
+  View2<T> dqkv;                     // (N, (H+2G)D)
+  View2<Real<T>> delta;              // (N, H)
+  View2<T> dact, ffn;                // (N, F)
+  View2<T> dlow1, dgated1;           // (N, 2*E*R)
+  View2<T> dlow2, dgated2;           // (N, E*R)
+  View2<Real<T>> dgate, dlogits;     // (N, K), (N, E)
+  View2<T> dslot_act, slot_ffn;      // (S, F)
+  View2<T> dslot_low, slot_low2;     // (S, 2R), (S, R)
   View1<std::uint64_t> slot_sample;  // (S)
   View1<int> slot_position;          // (S)
 };

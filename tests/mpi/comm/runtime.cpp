@@ -69,6 +69,7 @@ TEST(Runtime, EndsAnyErrorOfALoneRankInOneLine) {
   EXPECT_EQ(view.code, 1);
   EXPECT_THAT(view.text, testing::StartsWith("upit: error: "));
   EXPECT_THAT(view.text, testing::HasSubstr("huge"));
+  EXPECT_THAT(view.text, testing::HasSubstr("out of memory"));
   EXPECT_EQ(std::count(view.text.begin(), view.text.end(), '\n'), 1) << view.text;
 }
 

@@ -34,7 +34,7 @@ Deck changed_everywhere() {
       if (auto* const* number = std::get_if<double*>(&key.value)) **number = **number / 3 + 0.1;
       if (auto* const* text = std::get_if<std::string*>(&key.value)) {
         if (!key.limits.words.empty())
-          **text = key.limits.words.back();
+          **text = key.limits.words.back() == **text ? key.limits.words.front() : key.limits.words.back();
         else if (key.limits.path)
           **text = "/a b/\"quoted\"\\back\tslash\x01\xc3\xa9";
         else if (key.name == "time_limit")
@@ -98,10 +98,9 @@ TEST(Printer, CommentsCarryMeaningUnitAllowedAndDefault) {
   Deck deck;
   deck.train.batch = 32;
   std::string const text = print_deck(deck, true);
-  EXPECT_THAT(text,
-              HasSubstr("# In one optimizer step, over all ranks, packed or not. UpIT: 128. [samples; an\n"
-                        "# integer, at least 1, at most 1000000000000; default 128]\nbatch = 32\n"));
-  EXPECT_THAT(text, HasSubstr("# - weight = 1.0: "));
+  EXPECT_THAT(text, HasSubstr("# In one optimizer step, over all ranks, packed or not. UpIT: 128.\n"
+                              "#   samples; an integer, at least 1; default 128\nbatch = 32\n"));
+  EXPECT_THAT(text, HasSubstr("#   path = \"\": "));
   EXPECT_THAT(print_deck(deck, false), Not(HasSubstr("#")));
 }
 
@@ -111,13 +110,14 @@ TEST(Printer, DefaultsLieWithinTheirLimits) {
     EXPECT_FALSE(table.meaning.empty()) << table.name;
     for (auto const& key : table.keys) {
       EXPECT_FALSE(key.meaning.empty()) << table.name << "." << key.name;
-      if (auto* const* number = std::get_if<double*>(&key.value))
-        EXPECT_TRUE(within(key.limits, **number)) << key.name;
+      bool right = true;
+      if (auto* const* number = std::get_if<double*>(&key.value)) right = within(key.limits, **number);
       if (auto* const* index = std::get_if<Index*>(&key.value))
-        EXPECT_TRUE(within(key.limits, static_cast<double>(**index))) << key.name;
-      if (auto* const* text = std::get_if<std::string*>(&key.value); text && !key.limits.words.empty())
-        EXPECT_NE(std::find(key.limits.words.begin(), key.limits.words.end(), **text), key.limits.words.end())
-            << key.name;
+        right = within(key.limits, static_cast<double>(**index));
+      auto const& words = key.limits.words;
+      if (auto* const* text = std::get_if<std::string*>(&key.value))
+        right = words.empty() || std::find(words.begin(), words.end(), **text) != words.end();
+      EXPECT_TRUE(right) << table.name << "." << key.name;
     }
   }
 }

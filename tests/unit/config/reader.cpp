@@ -2,6 +2,7 @@
 // Owns the tests of reading a deck: values, overrides, paths, and every kind of fault.
 #include "upit/config/reader.hpp"
 
+#include <fmt/core.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,7 +10,7 @@
 #include <fstream>
 
 #include "support.hpp"
-#include "upit/config/printer.hpp"
+#include "upit/config/describe.hpp"
 
 namespace upit::test {
 namespace {
@@ -108,26 +109,36 @@ TEST(ReaderFaults, WrongTypes) {
   EXPECT_THAT(
       faults("[train]\nbatch = \"128\"\nclip = true\n[data]\npacking = 1\n[lora]\nmix = 2\n"
              "[run]\ntime_limit = 00:05:00\nseed = 1.0\ndirectory = [1]\n"),
-      ElementsAre(
-          "d.toml:2: train.batch: found \"128\", allowed: an integer, at least 1, at most 1000000000000",
-          "d.toml:3: train.clip: found true, allowed: a number, above 0, at most 1000000000000",
-          "d.toml:5: data.packing: found 1, allowed: true or false",
-          "d.toml:7: lora.mix: found 2, allowed: \"branch\", \"ffn\"",
-          "d.toml:9: run.time_limit: found a date or time (text stands in quotes), allowed: text",
-          "d.toml:10: run.seed: found 1.0, allowed: an integer, at least 0, at most 1e+18",
-          "d.toml:11: run.directory: found an array, allowed: text"));
+      ElementsAre("d.toml:2: train.batch: found \"128\", allowed: an integer, at least 1",
+                  "d.toml:3: train.clip: found true, allowed: a number, above 0",
+                  "d.toml:5: data.packing: found 1, allowed: true or false",
+                  "d.toml:7: lora.mix: found 2, allowed: \"branch\", \"ffn\"",
+                  "d.toml:9: run.time_limit: found a date or time (text stands in quotes), allowed: text",
+                  "d.toml:10: run.seed: found 1.0, allowed: an integer, at least 0",
+                  "d.toml:11: run.directory: found an array, allowed: text"));
 }
 
 TEST(ReaderFaults, OutOfRange) {
-  EXPECT_THAT(faults("[train]\nbatch = 0\nbeta1 = 1.0\nclip = 0\nlearning_rate = nan\nweight_decay = inf\n"
-                     "[run]\nseed = -1\ncheckpoint_every = 99999999999999999999999\n"),
-              ElementsAre(HasSubstr("d.toml:2: train.batch: found 0, allowed: an integer, at least 1"),
-                          "d.toml:3: train.beta1: found 1.0, allowed: a number, at least 0, below 1",
-                          HasSubstr("d.toml:4: train.clip: found 0, allowed: a number, above 0"),
-                          HasSubstr("d.toml:5: train.learning_rate: found nan"),
-                          HasSubstr("d.toml:6: train.weight_decay: found inf"),
-                          HasSubstr("d.toml:8: run.seed: found -1"),
-                          HasSubstr("d.toml:9: run.checkpoint_every: found 9223372036854775807")));
+  EXPECT_THAT(
+      faults("[train]\nbatch = 0\nbeta1 = 1.0\nclip = 0\nlearning_rate = nan\nweight_decay = inf\n"
+             "[run]\nseed = -1\ncheckpoint_every = 2000000000000\n"),
+      ElementsAre(HasSubstr("d.toml:2: train.batch: found 0, allowed: an integer, at least 1"),
+                  "d.toml:3: train.beta1: found 1.0, allowed: a number, at least 0, below 1",
+                  HasSubstr("d.toml:4: train.clip: found 0, allowed: a number, above 0"),
+                  HasSubstr("d.toml:5: train.learning_rate: found nan"),
+                  HasSubstr("d.toml:6: train.weight_decay: found inf"),
+                  HasSubstr("d.toml:8: run.seed: found -1"),
+                  HasSubstr("found 2000000000000, allowed: an integer, at least 1, at most 1000000000000")));
+}
+
+TEST(ReaderFaults, IntegerBeyond64Bits) {
+  // toml11 3.7 saturates, 4 refuses: no key may take the saturated value.
+  Deck deck;
+  for (auto const& table : describe(deck))
+    for (auto const& key : table.keys)
+      if (std::holds_alternative<Index*>(key.value) || std::holds_alternative<std::uint64_t*>(key.value))
+        EXPECT_THAT(faults(fmt::format("[{}]\n{} = 99999999999999999999999\n", table.name, key.name)),
+                    ElementsAre(StartsWith("d.toml:2: ")));
 }
 
 TEST(ReaderFaults, Words) {
@@ -158,12 +169,12 @@ TEST(ReaderFaults, Sources) {
 
 TEST(ReaderFaults, SyntaxInOneLine) {
   EXPECT_THAT(faults("[train]\nbatch 64\n"),
-              ElementsAre(AllOf(StartsWith("d.toml:2: not TOML: missing key-value sep"),
+              ElementsAre(AllOf(StartsWith("d.toml:2: not TOML: "), HasSubstr("separator"),
                                 HasSubstr("found: batch 64"))));
   EXPECT_THAT(faults("[lora]\nrank = 8\nmix = ffn\n"),
               ElementsAre(AllOf(StartsWith("d.toml:3: not TOML: "), HasSubstr("text stands in quotes"))));
   EXPECT_THAT(faults("[lora]\nrank = 8\nrank = 9\n"),
-              ElementsAre(AllOf(StartsWith("d.toml:3: "), HasSubstr("value (\"rank\") already exists"))));
+              ElementsAre(AllOf(StartsWith("d.toml:3: "), HasSubstr("already exists"))));
   EXPECT_THAT(faults("[lora]\n[train]\n[lora]\n"), ElementsAre(StartsWith("d.toml:3: not TOML: ")));
   EXPECT_THAT(faults("[lora\n"), ElementsAre(StartsWith("d.toml:1: not TOML: ")));
   EXPECT_THAT(faults("[lora]\nmix = \"ffn\n"), ElementsAre(StartsWith("d.toml:2: not TOML: ")));
@@ -179,8 +190,8 @@ TEST(ReaderFaults, CommandLine) {
           AllOf(StartsWith("command line: post_train.topk: unknown key"),
                 HasSubstr("did you mean \"top_k\"?")),
           "command line: lora.mix: found \"both\", allowed: \"branch\", \"ffn\"; did you mean \"branch\"?",
-          StartsWith("command line: train.batch: found two, allowed: an integer"),
-          StartsWith("command line: train.batch: found 1"),
+          StartsWith("command line: train.batch: found \"two\", allowed: an integer"),
+          StartsWith("command line: train.batch: found \"1\\nx = 2\", allowed"),
           StartsWith("command line: train.batch: found nothing, allowed: an integer"),
           AllOf(StartsWith("command line: postrain: unknown table"),
                 HasSubstr("did you mean \"post_train\"?")),

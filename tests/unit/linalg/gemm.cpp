@@ -46,9 +46,9 @@ struct Case {
   Index m, n, k;
 };
 // Below, at and beyond the extent at which the library changes; squares and LoRA's skinny shapes.
-std::vector<Case> const kCases = {{0, 3, 2},    {3, 0, 2},    {3, 2, 0},      {1, 1, 1},
-                                  {5, 7, 3},    {64, 64, 64}, {65, 66, 67},   {130, 97, 8},
-                                  {97, 8, 130}, {8, 130, 97}, {200, 129, 150}};
+std::vector<Case> const kCases = {{0, 3, 2},    {3, 0, 2},    {3, 2, 0},    {1, 1, 1},
+                                  {5, 7, 3},    {64, 64, 64}, {65, 66, 67}, {130, 97, 8},
+                                  {97, 8, 130}, {8, 130, 97}, {130, 70, 90}};
 
 template <class T, class Product>
 void check_products(Product const& product) {

@@ -21,8 +21,8 @@ class WholeModel : public ::testing::TestWithParam<GradientCase> {};
 
 /// The loss of a training step as one number: lm + balance, f_e held at `share` (its gradient is zero), or
 /// lm + auxiliary.
-double loss_of(Transformer<double>& model, Weights<double> const& w, Batch const& batch, PassOptions const& options,
-               GradientCase const& c, std::vector<double> const& coefficient) {
+double loss_of(Transformer<double>& model, Weights<double> const& w, Batch const& batch,
+               PassOptions const& options, GradientCase const& c, std::vector<double> const& coefficient) {
   Exec const exec;
   View1<double> const nothing;
   PassOptions evaluate = options;
@@ -59,7 +59,8 @@ TEST_P(WholeModel, BackwardMatchesCentralDifferences) {
     auto const e = static_cast<double>(c.tiny.expert.count), k = static_cast<double>(c.tiny.expert.active);
     for (double const assigned : counts.assigned) {
       double const share = assigned / (counts.tokens * k);
-      coefficient.push_back(c.balance * e * share / (static_cast<double>(c.tiny.model.layers) * counts.tokens));
+      coefficient.push_back(c.balance * e * share /
+                            (static_cast<double>(c.tiny.model.layers) * counts.tokens));
     }
   }
   model.backward(exec, weights, batch, options, coefficient, gradient);
@@ -71,12 +72,13 @@ TEST_P(WholeModel, BackwardMatchesCentralDifferences) {
   Index checked = 0;
   for (auto const& t : table.tensors()) {
     if (t.gradient_offset < 0) continue;
-    double* const data = t.group == Group::router ? weights.router.data() + t.offset : weights.tensor(t).data();
+    double* const data =
+        t.group == Group::router ? weights.router.data() + t.offset : weights.tensor(t).data();
     RandomKey const key = random_key(1, t.name);
     double largest = 0.0;
     for (int probe = 0; probe < 5; ++probe) {
-      auto const i = static_cast<Index>(random_below(key, static_cast<std::uint64_t>(probe),
-                                                     static_cast<std::uint64_t>(t.size())));
+      auto const i = static_cast<Index>(
+          random_below(key, static_cast<std::uint64_t>(probe), static_cast<std::uint64_t>(t.size())));
       double const saved = data[i];
       data[i] = saved + h;
       double const up = loss_of(model, weights, batch, options, c, coefficient);
@@ -104,7 +106,8 @@ std::vector<GradientCase> cases() {
   for (auto const mix : {LoraMix::branch, LoraMix::ffn}) {
     std::string const name = mix == LoraMix::branch ? "branch" : "ffn";
     list.push_back({name + "_topk", {tiny_model(true, 2), tiny_experts(5, 2, mix, topk), experts}, 0.0, 0.3});
-    list.push_back({name + "_first", {tiny_model(false, 2), tiny_experts(5, 3, mix, first), experts}, 0.2, 0.3});
+    list.push_back(
+        {name + "_first", {tiny_model(false, 2), tiny_experts(5, 3, mix, first), experts}, 0.2, 0.3});
     list.push_back({name + "_all", {tiny_model(true, 4), tiny_experts(4, 4, mix, topk), all}, 0.3, 0.1});
   }
   ExpertConfig auxiliary = tiny_experts(1, 1, LoraMix::branch, topk);

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the optimizer's state: moments of everything trained, laid out as the gradient is.
+#pragma once
+
+#include <vector>
+
+#include "upit/kernels/adamw.hpp"
+#include "upit/model/parameters.hpp"
+
+namespace upit {
+
+/// AdamW with clipping by the global norm over all trained tensors. Moments start at zero.
+template <class T>
+class Optimizer {
+ public:
+  explicit Optimizer(ParameterTable const& table);
+
+  /// Global 2-norm of `gradient` (table.gradient_extent()), in double. Waits for `exec`.
+  double norm(Exec const& exec, View1<Real<T>> const& gradient) const;
+
+  /// One step. `settings.gradient_scale` is ignored: it is min(1, clip / norm), clip = 0 for no clipping.
+  void step(Exec const& exec, Weights<T> const& weights, View1<Real<T>> const& gradient, double norm,
+            double clip, kernels::AdamwStep settings) const;
+
+  View1<Real<T>> const& first_moment() const { return first_; }
+  View1<Real<T>> const& second_moment() const { return second_; }
+  /// Moments back to zero.
+  void reset(Exec const& exec) const;
+  Index bytes() const;
+
+ private:
+  std::vector<TrainedSpan> spans_;
+  View1<Real<T>> first_, second_;  // (table.gradient_extent())
+  View1<double> blocks_;
+};
+
+extern template class Optimizer<float>;
+extern template class Optimizer<double>;
+
+}  // namespace upit

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns one training step: micro-steps, sums over ranks, load balance, clipping, AdamW.
+#pragma once
+
+#include <vector>
+
+#include "upit/comm/communicator.hpp"
+#include "upit/model/transformer.hpp"
+#include "upit/text/batches.hpp"
+#include "upit/train/optimizer.hpp"
+
+namespace upit {
+
+struct TrainerOptions {
+  kernels::AdamwStep adamw;  // learning rate and step are set per step
+  double clip = 1.0;         // 0: none
+  double balance = 0.0;      // coefficient of the load-balancing loss
+  bool loss_on_all = false;
+  std::uint64_t seed = 1;         // of dropout
+  double language_weight = 1.0;   // weight of the language-model loss: alpha of stage 3 (Eq. 2)
+  double auxiliary_weight = 0.0;  // weight of the auxiliary router loss: 1 - alpha
+};
+
+/// Router use over the micro-steps of one step and all ranks.
+struct RouterLoad {
+  std::vector<double> assigned;  // (L, E) tokens sent to each expert
+  double tokens = 0.0;
+  double entropy = 0.0;  // nats, mean over layers and tokens, of the softmax over all experts
+  /// Largest over mean load, the worst layer.
+  double imbalance(Index layers, Index experts) const;
+  /// Experts without a token, over all layers.
+  Index dead() const;
+};
+
+struct StepReport {
+  double loss = 0.0;       // nats per target of the global batch
+  double balance = 0.0;    // load-balancing loss, mean over micro-steps; 1 when uniform
+  double auxiliary = 0.0;  // mean over layers and tokens of -log sigmoid(r.h)
+  double norm = 0.0;       // of the gradient before clipping
+  Index tokens = 0, targets = 0;
+  RouterLoad load;
+};
+
+/// A model with weights, gradient and optimizer. All ranks of `comm` hold the same weights; each computes its
+/// part of every micro-step. Nothing is allocated on the device in a step.
+template <class T>
+class Trainer {
+ public:
+  Trainer(Communicator const& comm, ModelConfig const& model, ExpertConfig const& expert, Trained trained,
+          Index max_tokens, TrainerOptions const& options);
+
+  /// One optimizer step on the global batch that `micro_steps` describe. `step` from 0: keys dropout and
+  /// AdamW's bias correction. `negatives`: further micro-steps that only meet the auxiliary loss, with target
+  /// 0. If the loss or the gradient is not finite the weights stay as they are: look at the report.
+  StepReport step(TokenStore const& store, std::vector<MicroStep> const& micro_steps, Index step,
+                  double learning_rate, std::vector<MicroStep> const& negatives = {});
+
+  ParameterTable const& table() const { return *table_; }
+  ModelConfig const& model_config() const { return config_; }
+  ExpertConfig const& expert_config() const { return expert_; }
+  Weights<T> const& weights() const { return weights_; }
+  Optimizer<T> const& optimizer() const { return optimizer_; }
+  Transformer<T>& model() { return model_; }
+  View1<Real<T>> const& gradient() const { return gradient_; }
+  Batch& batch() { return batch_; }
+  Communicator const& comm() const { return *comm_; }
+  Index bytes() const;
+
+ private:
+  void micro_step(MicroStep const& micro, Index step, double scale, Index parts, StepReport& report);
+  std::vector<double> balance_coefficients(Index parts, StepReport& report);
+
+  Communicator const* comm_;
+  ModelConfig config_;
+  ExpertConfig expert_;
+  std::unique_ptr<ParameterTable> table_;  // the model keeps a reference
+  TrainerOptions options_;
+  Weights<T> weights_;
+  View1<Real<T>> gradient_;
+  Optimizer<T> optimizer_;
+  Transformer<T> model_;
+  Batch batch_;
+  HostBatch host_;
+};
+
+extern template class Trainer<float>;
+extern template class Trainer<double>;
+
+}  // namespace upit

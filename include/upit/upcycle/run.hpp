@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns what every stage of one run shares: deck, ranks, directory, data, console, metrics, reasons to stop.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "upit/comm/communicator.hpp"
+#include "upit/config/deck.hpp"
+#include "upit/core/console.hpp"
+#include "upit/core/signals.hpp"
+#include "upit/io/metrics.hpp"
+#include "upit/io/run_directory.hpp"
+#include "upit/text/dataset.hpp"
+#include "upit/text/tokenizer.hpp"
+#include "upit/train/model_file.hpp"
+
+namespace upit::upcycle {
+
+struct RunOptions {
+  std::string redo;       // stage to start again, with all that follow; empty: none
+  Index rehearse = 0;     // steps of each stage; 0: as the deck says
+};
+
+/// Collective over the world; errors are agreed.
+class Run {
+ public:
+  /// Opens and locks the run directory, loads tokenizer and data, writes the resolved deck.
+  Run(Deck const& deck, Communicator const& world, Console& console, RunOptions const& options);
+
+  Deck const& deck() const { return deck_; }
+  Communicator const& world() const { return *world_; }
+  Console& console() const { return *console_; }
+  RunDirectory const& directory() const { return *directory_; }
+  Tokenizer const& tokenizer() const { return *tokenizer_; }
+  Dataset const& data() const { return data_; }
+  RunOptions const& options() const { return options_; }
+  std::uint64_t seed() const { return deck_.run.seed; }
+
+  /// Full path of a file of the run.
+  std::string path(std::string_view name) const { return directory_->path(name); }
+  /// Rank 0 writes, others pass.
+  void metric(std::string_view stage, Index step, std::initializer_list<MetricsFile::Cell> cells);
+  MetricsFile* metrics() { return metrics_ ? &*metrics_ : nullptr; }  // null on other ranks
+  /// True on all ranks once a signal has reached any of them or the time limit is near. Collective.
+  bool should_stop();
+  /// Why `should_stop` said so.
+  std::string stop_reason() const { return stop_reason_; }
+  /// The description that files of this run carry.
+  ModelFileInfo file_info(std::string kind, ModelConfig const& model, ExpertConfig const& expert,
+                          std::string base_hash, Index step) const;
+  /// Steps of a stage: `planned`, or fewer in a rehearsal.
+  Index steps(Index planned) const;
+
+ private:
+  Deck deck_;
+  Communicator const* world_;
+  Console* console_;
+  RunOptions options_;
+  std::unique_ptr<RunDirectory> directory_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  Dataset data_;
+  std::optional<MetricsFile> metrics_;
+  TimeLimit time_limit_;
+  std::string stop_reason_;
+};
+
+/// The dense model that the run starts from.
+struct BaseModel {
+  std::string path;  // Hugging Face directory or file of ours
+  ModelConfig model;
+  std::string hash;  // of its values: `backbone_hash`
+};
+
+/// Experts on disk: files of kind "expert" with E = 1 (tensors "layers.l.lora.*" of extent (1, ...)), in the run
+/// directory. `base_is` is the position of the base itself among them (prepare.include_base), or -1: never a
+/// parent.
+struct ExpertSet {
+  BaseModel base;
+  std::vector<std::string> files;  // relative to the run directory, in order of the expert's number
+  Index base_is = -1;
+  std::string hash;  // of the stage that left them: what the next stage names as read
+};
+
+/// Shapes of one LoRA expert under this deck: E = 1.
+ExpertConfig single_expert(Deck const& deck, RouterUse router);
+/// Shapes of the MoE model.
+ExpertConfig moe_experts(Deck const& deck, Index count);
+
+}  // namespace upit::upcycle

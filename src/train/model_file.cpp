@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "upit/train/model_file.hpp"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "upit/core/error.hpp"
+#include "upit/io/hash.hpp"
+
+#ifndef UPIT_GIT_HASH
+#define UPIT_GIT_HASH "unknown"
+#endif
+
+namespace upit {
+namespace {
+
+using nlohmann::json;
+
+char const* group_name(Group g) {
+  return g == Group::backbone ? "backbone" : g == Group::expert ? "expert" : "router";
+}
+
+bool wanted(Groups const& groups, Group g) {
+  return g == Group::backbone ? groups.backbone : g == Group::expert ? groups.expert : groups.router;
+}
+
+float* data_of(Tensor const& t, Weights<float> const& w) {
+  View1<float> const& buffer = t.group == Group::backbone ? w.backbone : t.group == Group::expert ? w.expert : w.router;
+  return buffer.data() + t.offset;
+}
+
+std::string dataset_name(Tensor const& t) { return fmt::format("{}/{}", group_name(t.group), t.name); }
+
+/// The tensor's values in host memory: a copy on a GPU, the values themselves elsewhere.
+auto host_values(float* data, Index size) {
+  return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), View1<float>(data, size));
+}
+
+/// Each rank writes its rows of the tensor.
+void write_tensor(H5File& file, Communicator const& comm, std::string const& name, std::vector<Index> const& shape,
+                  float* data, Index size) {
+  file.create_dataset<float>(name, shape);
+  Slab const slab = row_share(shape, comm.rank(), comm.size());
+  Index const row = shape[0] > 0 ? size / shape[0] : 0;
+  auto const host = host_values(data + slab.offset[0] * row, slab.count[0] * row);
+  file.write<float>(name, std::span<float const>(host.data(), host.extent(0)), slab);
+}
+
+void read_tensor(H5File const& file, std::string const& name, std::vector<Index> const& shape, float* data,
+                 Index size) {
+  file.require_dataset<float>(name, shape);
+  View1<float> const device(data, size);
+  auto const host = Kokkos::create_mirror_view(device);
+  Slab all;
+  for (Index const extent : shape) {
+    all.offset.push_back(0);
+    all.count.push_back(extent);
+  }
+  file.read<float>(name, std::span<float>(host.data(), host.extent(0)), all);
+  Kokkos::deep_copy(device, host);
+}
+
+void write_info(H5File& file, ModelFileInfo const& info) {
+  file.write_attribute<Index>("/", "upit_format", ModelFileInfo::kFormat);
+  file.write_attribute<std::string>("/", "kind", info.kind);
+  file.write_attribute<std::string>("/", "shapes", model_json(info.model, info.expert));
+  file.write_attribute<std::string>("/", "base_hash", info.base_hash);
+  file.write_attribute<std::string>("/", "tokenizer", info.tokenizer);
+  file.write_attribute<std::string>("/", "template", info.prompt);
+  file.write_attribute<std::string>("/", "deck", info.deck);
+  file.write_attribute<std::string>("/", "program", UPIT_GIT_HASH);
+  file.write_attribute<Index>("/", "step", info.step);
+}
+
+ModelFileInfo read_info(H5File const& file) {
+  require(file.has_attribute("/", "upit_format"), file.path() + " is an HDF5 file, but not one of upit's models");
+  Index const format = file.read_attribute<Index>("/", "upit_format");
+  require(format == ModelFileInfo::kFormat, fmt::format("{} has format {}; this program reads format {}",
+                                                        file.path(), format, ModelFileInfo::kFormat));
+  ModelFileInfo info;
+  info.kind = file.read_attribute<std::string>("/", "kind");
+  parse_model_json(file.read_attribute<std::string>("/", "shapes"), info.model, info.expert);
+  info.base_hash = file.read_attribute<std::string>("/", "base_hash");
+  info.tokenizer = file.read_attribute<std::string>("/", "tokenizer");
+  info.prompt = file.read_attribute<std::string>("/", "template");
+  info.deck = file.read_attribute<std::string>("/", "deck");
+  info.program = file.read_attribute<std::string>("/", "program");
+  info.step = file.read_attribute<Index>("/", "step");
+  return info;
+}
+
+}  // namespace
+
+std::string model_json(ModelConfig const& m, ExpertConfig const& e) {
+  json j;
+  j["model"] = {{"layers", m.layers},         {"width", m.width},
+                {"heads", m.heads},           {"kv_heads", m.kv_heads},
+                {"head_width", m.head_width}, {"ffn", m.ffn},
+                {"vocabulary", m.vocabulary}, {"context", m.context},
+                {"norm_eps", m.norm_eps},     {"rope_theta", m.rope_theta},
+                {"tied", m.tied}};
+  j["expert"] = {{"count", e.count},
+                 {"active", e.active},
+                 {"rank", e.rank},
+                 {"alpha", e.alpha},
+                 {"dropout", e.dropout},
+                 {"mix", e.mix == LoraMix::branch ? "branch" : "ffn"},
+                 {"order", e.order == RouterOrder::topk_softmax ? "topk_softmax" : "softmax_topk"},
+                 {"router", e.router == RouterUse::none   ? "none"
+                            : e.router == RouterUse::gate ? "gate"
+                                                          : "auxiliary"}};
+  return j.dump();
+}
+
+void parse_model_json(std::string const& text, ModelConfig& m, ExpertConfig& e) {
+  try {
+    json const j = json::parse(text);
+    json const& a = j.at("model");
+    a.at("layers").get_to(m.layers);
+    a.at("width").get_to(m.width);
+    a.at("heads").get_to(m.heads);
+    a.at("kv_heads").get_to(m.kv_heads);
+    a.at("head_width").get_to(m.head_width);
+    a.at("ffn").get_to(m.ffn);
+    a.at("vocabulary").get_to(m.vocabulary);
+    a.at("context").get_to(m.context);
+    a.at("norm_eps").get_to(m.norm_eps);
+    a.at("rope_theta").get_to(m.rope_theta);
+    a.at("tied").get_to(m.tied);
+    json const& b = j.at("expert");
+    b.at("count").get_to(e.count);
+    b.at("active").get_to(e.active);
+    b.at("rank").get_to(e.rank);
+    b.at("alpha").get_to(e.alpha);
+    b.at("dropout").get_to(e.dropout);
+    e.mix = b.at("mix") == "ffn" ? LoraMix::ffn : LoraMix::branch;
+    e.order = b.at("order") == "softmax_topk" ? RouterOrder::softmax_topk : RouterOrder::topk_softmax;
+    std::string const router = b.at("router");
+    e.router = router == "gate" ? RouterUse::gate : router == "auxiliary" ? RouterUse::auxiliary : RouterUse::none;
+  } catch (json::exception const& error) {
+    fail(fmt::format("the shapes stored in a model file cannot be read: {}", error.what()));
+  }
+}
+
+std::string backbone_hash(ParameterTable const& table, Weights<float> const& weights) {
+  Hasher hasher;
+  for (auto const& t : table.tensors()) {
+    if (t.group != Group::backbone) continue;
+    auto const host = host_values(data_of(t, weights), t.size());
+    hasher.add(t.name);
+    hasher.add(host.data(), host.extent(0) * sizeof(float));
+  }
+  return hasher.hex();
+}
+
+void write_model_file(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
+                      ParameterTable const& table, Weights<float> const& weights, Groups groups) {
+  Kokkos::Profiling::pushRegion("upit::write_model_file");
+  H5File file = H5File::create(path, &comm);
+  write_info(file, info);
+  for (auto const& t : table.tensors()) {
+    if (!wanted(groups, t.group)) continue;
+    write_tensor(file, comm, dataset_name(t), t.shape, data_of(t, weights), t.size());
+  }
+  file.close();
+  Kokkos::Profiling::popRegion();
+}
+
+ModelFileInfo read_model_info(std::string const& path, Communicator const* comm) {
+  H5File file = H5File::open(path, comm);
+  ModelFileInfo info = read_info(file);
+  file.close();
+  return info;
+}
+
+void read_model_file(std::string const& path, Communicator const* comm, ParameterTable const& table,
+                     Weights<float> const& weights, Groups groups) {
+  H5File file = H5File::open(path, comm);
+  read_info(file);
+  for (auto const& t : table.tensors()) {
+    if (wanted(groups, t.group)) read_tensor(file, dataset_name(t), t.shape, data_of(t, weights), t.size());
+  }
+  file.close();
+}
+
+void write_state(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
+                 ParameterTable const& table, Weights<float> const& weights, View1<float> const& first_moment,
+                 View1<float> const& second_moment) {
+  Kokkos::Profiling::pushRegion("upit::write_state");
+  H5File file = H5File::create(path, &comm);
+  write_info(file, info);
+  for (auto const& t : table.tensors()) {
+    if (t.gradient_offset < 0) continue;
+    write_tensor(file, comm, dataset_name(t), t.shape, data_of(t, weights), t.size());
+    write_tensor(file, comm, "first_moment/" + t.name, t.shape, first_moment.data() + t.gradient_offset, t.size());
+    write_tensor(file, comm, "second_moment/" + t.name, t.shape, second_moment.data() + t.gradient_offset,
+                 t.size());
+  }
+  file.close();
+  Kokkos::Profiling::popRegion();
+}
+
+Index read_state(std::string const& path, Communicator const& comm, ParameterTable const& table,
+                 Weights<float> const& weights, View1<float> const& first_moment,
+                 View1<float> const& second_moment) {
+  H5File file = H5File::open(path, &comm);
+  ModelFileInfo const info = read_info(file);
+  for (auto const& t : table.tensors()) {
+    if (t.gradient_offset < 0) continue;
+    read_tensor(file, dataset_name(t), t.shape, data_of(t, weights), t.size());
+    read_tensor(file, "first_moment/" + t.name, t.shape, first_moment.data() + t.gradient_offset, t.size());
+    read_tensor(file, "second_moment/" + t.name, t.shape, second_moment.data() + t.gradient_offset, t.size());
+  }
+  file.close();
+  return info.step;
+}
+
+Index model_file_bytes(ParameterTable const& table, Groups groups) {
+  Index bytes = 0;
+  for (auto const& t : table.tensors()) {
+    if (wanted(groups, t.group)) bytes += t.size() * static_cast<Index>(sizeof(float));
+  }
+  return bytes;
+}
+
+}  // namespace upit
