@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns what the training stages have in common: options from the deck, trainers on a base, the loop's hooks.
+#pragma once
+
+#include <functional>
+
+#include "upit/train/loop.hpp"
+#include "upit/upcycle/run.hpp"
+
+namespace upit::upcycle {
+
+/// AdamW, clipping, seed and loss of [train] and [data].
+TrainerOptions trainer_options(Deck const& deck);
+
+/// Loads the values of the base into weights laid out by `table` (backbone group). Collective.
+void load_base(Run& run, BaseModel const& base, ParameterTable const& table, Weights<float> const& weights);
+
+/// The loop's hooks and settings for a stage of this run.
+LoopHooks loop_hooks(Run& run, std::function<void(Index)> after_step = {});
+LoopSettings loop_settings(Run& run, std::string const& stage, Index steps, Index first_sample,
+                           ModelFileInfo const& info);
+
+/// The deck tables that say what is trained on: every training stage depends on them.
+std::string data_inputs(Run const& run);
+
+/// Removes restart states of a stage that is complete. Rank 0 acts.
+void drop_states(Run& run, std::string const& stage);
+
+}  // namespace upit::upcycle

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stage 4: upcycle. Experts are stacked, routing vectors concatenated, the backbone kept.
+#include <fmt/format.h>
+
+#include "upit/config/printer.hpp"
+#include "upit/core/error.hpp"
+#include "upit/upcycle/stage.hpp"
+#include "upit/upcycle/stages.hpp"
+#include "upit/upcycle/training.hpp"
+
+namespace upit::upcycle {
+namespace {
+
+/// Copies the one expert of `from` into row e of every stacked tensor of `to`.
+void place_expert(ParameterTable const& single, Weights<float> const& from, ParameterTable const& stacked,
+                  Weights<float> const& to, Index e, bool vectors) {
+  for (auto const& t : single.tensors()) {
+    bool const router = t.group == Group::router;
+    if (t.group == Group::backbone || (router && !vectors)) continue;
+    Tensor const& s = stacked.find(t.name);
+    auto const& source = router ? from.router : from.expert;
+    auto const& target = router ? to.router : to.expert;
+    Kokkos::deep_copy(View1<float>(target.data() + s.offset + e * t.size(), t.size()),
+                      View1<float>(source.data() + t.offset, t.size()));
+  }
+}
+
+}  // namespace
+
+MoeModel assemble(Run& run, RoutedSet const& routed) {
+  Deck const& deck = run.deck();
+  ExpertSet const& set = routed.experts;
+  auto const n = static_cast<Index>(set.files.size());
+  ExpertConfig const expert = moe_experts(deck, n);
+  Stage stage(run, "upcycle",
+              deck_table(deck, "upcycle") + fmt::format("top_k = {}\nmix = \"{}\"\nreads = \"{}\"\n", expert.active,
+                                                        deck.lora.mix, set.hash));
+  MoeModel const moe{set.base, stage.file("moe.h5"), n, stage.output_hash()};
+  if (stage.complete()) return moe;
+  run.world().agree([&] { check(set.base.model, expert); });
+  stage.begin();
+  ParameterTable const table(set.base.model, expert);
+  Weights<float> const weights(table);
+  load_base(run, set.base, table, weights);
+  initialise_router(table, run.seed(), 0, weights);
+  RouterUse const use = routed.has_vectors ? RouterUse::auxiliary : RouterUse::none;
+  ParameterTable const single(set.base.model, single_expert(deck, use));
+  Weights<float> const one(single);
+  for (Index e = 0; e < n; ++e) {
+    read_model_file(run.path(set.files[static_cast<std::size_t>(e)]), &run.world(), single, one,
+                    {false, true, routed.has_vectors});
+    place_expert(single, one, table, weights, e, routed.has_vectors);
+  }
+  run.directory().require_free_space(model_file_bytes(table, {true, true, true}), "the MoE model");
+  write_model_file(run.path(moe.file), run.world(), run.file_info("moe", set.base.model, expert, set.base.hash, 0),
+                   table, weights, {true, true, true});
+  std::string const summary = fmt::format(
+      "{} experts, top-{}, {} router: {} parameters of which {} in experts and {} in routers", n, expert.active,
+      routed.has_vectors ? "pre-optimised" : "random",
+      format_count(table.count(Group::backbone) + table.count(Group::expert) + table.count(Group::router)),
+      format_count(table.count(Group::expert)), format_count(table.count(Group::router)));
+  run.console().say("stage 4: " + summary);
+  stage.finish(summary);
+  return moe;
+}
+
+}  // namespace upit::upcycle

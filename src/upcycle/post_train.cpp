@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stage 5: post-train experts and router with the load-balancing loss (UpIT, section 2.2).
+#include <fmt/format.h>
+
+#include "upit/config/printer.hpp"
+#include "upit/upcycle/stage.hpp"
+#include "upit/upcycle/stages.hpp"
+#include "upit/upcycle/training.hpp"
+
+namespace upit::upcycle {
+
+MoeModel post_train(Run& run, MoeModel const& assembled) {
+  Deck const& deck = run.deck();
+  Stage stage(run, "post_train",
+              data_inputs(run) + deck_table(deck, "post_train") +
+                  fmt::format("dropout = {}\nprepare_epochs = {}\nreads = \"{}\"\n", deck.lora.dropout,
+                              deck.prepare.epochs, assembled.hash));
+  MoeModel const moe{assembled.base, stage.file("model.h5"), assembled.experts, stage.output_hash()};
+  if (stage.complete()) return moe;
+  stage.begin();
+  BatchPlan const plan(run.data().train, deck.data.context, deck.data.packing, deck.train.batch,
+                       deck.train.micro_batch, run.seed());
+  ModelConfig const& model = assembled.base.model;
+  ExpertConfig const expert = moe_experts(deck, assembled.experts);
+  TrainerOptions options = trainer_options(deck);
+  options.balance = deck.post_train.balance;
+  // Dropout goes on from other masks than stage 1 had at the same step number.
+  options.seed = deck.run.seed + 0x9e3779b97f4a7c15ULL;
+  Trainer<float> trainer(run.world(), model, expert, {false, true, true},
+                         plan.max_tokens_per_rank(run.world().size()), options);
+  read_model_file(run.path(assembled.file), &run.world(), trainer.table(), trainer.weights(), {true, true, true});
+  // Epochs count on from stage 1, so that the order of data depends on (seed, epoch) alone.
+  Index const first_sample = plan.samples_seen(plan.steps(deck.prepare.epochs));
+  Index const steps = run.steps(plan.steps(deck.post_train.epochs));
+  LoopSettings const settings = loop_settings(
+      run, "post_train", steps, first_sample, run.file_info("state", model, expert, assembled.base.hash, 0));
+  double const loss =
+      train_loop(trainer, run.data().train, plan, settings, loop_hooks(run), run.console(), run.metrics());
+  run.directory().require_free_space(model_file_bytes(trainer.table(), {true, true, true}), "the MoE model");
+  write_model_file(run.path(moe.file), run.world(), run.file_info("moe", model, expert, assembled.base.hash, steps),
+                   trainer.table(), trainer.weights(), {true, true, true});
+  stage.finish(fmt::format("steps {}, last loss {:.4f}", steps, loss));
+  drop_states(run, "post_train");
+  return moe;
+}
+
+}  // namespace upit::upcycle

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "upit/upcycle/run.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "upit/config/printer.hpp"
+
+namespace upit::upcycle {
+namespace {
+
+/// Every column that any stage fills; a file whose columns change could not be continued.
+std::vector<std::string> metric_columns() {
+  return {"loss",    "learning_rate", "norm",    "tokens_per_second", "seconds", "auxiliary",
+          "balance", "entropy",       "imbalance", "dead",            "targets"};
+}
+
+constexpr double kReserveSeconds = 5.0;  // for the last checkpoint before a time limit
+
+}  // namespace
+
+Run::Run(Deck const& deck, Communicator const& world, Console& console, RunOptions const& options)
+    : deck_(deck), world_(&world), console_(&console), options_(options), time_limit_(deck.run.time_limit) {
+  directory_ = std::make_unique<RunDirectory>(deck_.run.directory, world);
+  world.agree([&] {
+    tokenizer_ = make_tokenizer(deck_.data.tokenizer);
+    data_ = load_dataset(deck_.data, *tokenizer_, deck_.run.seed);
+  });
+  directory_->write_text("deck.toml", print_deck(deck_, true));
+  world.agree_on_root([&] {
+    if (world.root()) metrics_.emplace(directory_->path("metrics.csv"), metric_columns());
+  });
+}
+
+void Run::metric(std::string_view stage, Index step, std::initializer_list<MetricsFile::Cell> cells) {
+  if (metrics_) metrics_->append(stage, step, cells);
+}
+
+bool Run::should_stop() {
+  // One small reduction: the reason of any rank counts for all.
+  double const mine = stop_requested() ? 2.0 : time_limit_.reached(kReserveSeconds) ? 1.0 : 0.0;
+  double const worst = world_->max(mine);
+  if (worst >= 2.0) stop_reason_ = stop_signal().empty() ? "a signal to another rank" : stop_signal();
+  if (worst == 1.0) stop_reason_ = "run.time_limit " + deck_.run.time_limit;
+  return worst > 0.0;
+}
+
+ModelFileInfo Run::file_info(std::string kind, ModelConfig const& model, ExpertConfig const& expert,
+                             std::string base_hash, Index step) const {
+  ModelFileInfo info;
+  info.kind = std::move(kind);
+  info.model = model;
+  info.expert = expert;
+  info.base_hash = std::move(base_hash);
+  info.tokenizer = deck_.data.tokenizer;
+  info.prompt = deck_.data.format;
+  info.deck = print_deck(deck_, false);
+  info.step = step;
+  return info;
+}
+
+Index Run::steps(Index planned) const {
+  return options_.rehearse > 0 ? std::min(planned, options_.rehearse) : planned;
+}
+
+ExpertConfig single_expert(Deck const& deck, RouterUse router) {
+  ExpertConfig e;
+  e.count = 1;
+  e.rank = deck.lora.rank;
+  e.alpha = deck.lora.alpha;
+  e.dropout = deck.lora.dropout;
+  e.router = router;
+  return e;
+}
+
+ExpertConfig moe_experts(Deck const& deck, Index count) {
+  ExpertConfig e = single_expert(deck, RouterUse::gate);
+  e.count = count;
+  e.active = deck.post_train.top_k;
+  e.mix = deck.lora.mix == "ffn" ? LoraMix::ffn : LoraMix::branch;
+  e.order = deck.upcycle.router_order == "softmax_topk" ? RouterOrder::softmax_topk : RouterOrder::topk_softmax;
+  return e;
+}
+
+}  // namespace upit::upcycle
