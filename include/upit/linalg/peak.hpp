@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the measurement of what the linked BLASes reach: the ceiling that steps are compared with.
+#pragma once
+
+#include <array>
+#include <span>
+#include <string_view>
+
+#include "upit/core/types.hpp"
+
+namespace upit {
+
+/// C (m, n) = A (m, k) B (k, n).
+struct ProductShape {
+  Index m = 0, n = 0, k = 0;
+};
+
+/// Products of DESIGN section 5: a square one, and those of an FFN.
+inline constexpr std::array<ProductShape, 3> kCeilingShapes = {
+    {{1024, 1024, 1024}, {2048, 2752, 512}, {2048, 512, 2752}}};
+
+/// Times single-precision products of every linked BLAS, whatever rule `gemm` picks one by, on the threads
+/// that it uses.
+class GemmPeak {
+ public:
+  /// Buffers for the largest of these shapes.
+  explicit GemmPeak(std::span<ProductShape const> shapes);
+
+  /// "OpenBLAS", and "oneDNN" where it is linked.
+  static std::span<std::string_view const> libraries();
+
+  /// GFLOP/s (2 m n k each) of the best of `repeats` products by library number `library`.
+  double measure(Index library, ProductShape const& shape, Index repeats) const;
+
+ private:
+  View1<float> a_, b_, c_;
+};
+
+}  // namespace upit

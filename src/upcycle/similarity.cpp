@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the inner products of LoRA experts: which piece a rank reads, and the order of the sums.
+#include "upit/upcycle/similarity.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "upit/core/error.hpp"
+#include "upit/io/hdf5.hpp"
+#include "upit/kernels/dare.hpp"
+#include "upit/kernels/shape.hpp"
+
+namespace upit::upcycle {
+namespace {
+
+constexpr Index kMatrices = 3;  // gate, up, down
+
+/// One factor of a piece: R rows of a tensor (1, rows, K).
+struct Factor {
+  Tensor const* tensor;
+  Index first_row, rows, columns;
+};
+
+/// Factors A and B (transposed, as stored) of a piece.
+std::array<Factor, 2> factors(ParameterTable const& table, Index piece) {
+  int const layer = static_cast<int>(piece / kMatrices);
+  Index const matrix = piece % kMatrices;
+  Tensor const& a = table.find(layer, matrix == 2 ? "lora.down_a" : "lora.gate_up_a");
+  Tensor const& b = table.find(layer, matrix == 0   ? "lora.gate_b"
+                                      : matrix == 1 ? "lora.up_b"
+                                                    : "lora.down_b");
+  Index const rank = b.shape[1];
+  return {Factor{&a, matrix == 1 ? rank : 0, rank, a.shape[2]}, Factor{&b, 0, rank, b.shape[2]}};
+}
+
+Index layer_count(ParameterTable const& table) {
+  int last = -1;
+  for (auto const& t : table.tensors()) {
+    if (t.group == Group::expert) last = std::max(last, t.layer);
+  }
+  return last + 1;
+}
+
+/// Reads a factor of every file to consecutive slots of `slots`, each (rows, columns).
+void read_factor(std::vector<H5File> const& files, Factor const& f, View1<float> const& slots) {
+  Index const size = f.rows * f.columns;
+  HostView1<float> const host("upit::read_factor", size);
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    std::string const name = "expert/" + f.tensor->name;
+    files[i].require_dataset<float>(name, f.tensor->shape);
+    files[i].read<float>(name, std::span<float>(host.data(), static_cast<std::size_t>(size)),
+                         {{0, f.first_row}, {1, f.rows}});
+    Kokkos::deep_copy(View1<float>(slots.data() + static_cast<Index>(i) * size, size), host);
+  }
+}
+
+}  // namespace
+
+Similarity parse_similarity(std::string_view text) {
+  if (text == "task_vector") return Similarity::task_vector;
+  require(text == "weights",
+          fmt::format("expand.similarity: found \"{}\", allowed: \"task_vector\", \"weights\"", text));
+  return Similarity::weights;
+}
+
+void row_products(Exec const& exec, View3<float const> const& x, View2<Index const> const& pairs,
+                  View3<double> const& out) {
+  using kernels::extent;
+  Index const rows = extent(x, 1), columns = extent(x, 2), across = extent(out, 2);
+  expect(extent(out, 0) == extent(pairs, 0) && extent(pairs, 1) == 2, "row_products: pairs");
+  expect(extent(out, 1) == rows && (across == rows || across == 1), "row_products: out");
+  bool const diagonal = across != rows;
+  constexpr Index kLanes = 8;  // independent sums, so that the loop runs at the speed of its loads
+
+  Kokkos::parallel_for(
+      "upit::row_products",
+      Kokkos::RangePolicy<Exec, Kokkos::IndexType<Index>>(exec, 0, extent(out, 0) * rows * across),
+      KOKKOS_LAMBDA(Index const entry) {
+        Index const pair = entry / (rows * across);
+        Index const a = entry / across % rows;
+        Index const column = entry % across;
+        float const* const u = &x(pairs(pair, 0), a, 0);
+        float const* const v = &x(pairs(pair, 1), diagonal ? a : column, 0);
+        double lane[kLanes] = {};
+        Index k = 0;
+        for (; k + kLanes <= columns; k += kLanes) {
+          for (Index l = 0; l < kLanes; ++l) {
+            lane[l] += static_cast<double>(u[k + l]) * static_cast<double>(v[k + l]);
+          }
+        }
+        for (Index l = 0; k + l < columns; ++l) {
+          lane[l] += static_cast<double>(u[k + l]) * static_cast<double>(v[k + l]);
+        }
+        double sum = 0.0;
+        for (Index l = 0; l < kLanes; ++l) sum += lane[l];
+        out(pair, a, column) = sum;
+      });
+}
+
+SimilarityTable::SimilarityTable(Communicator const& comm, ParameterTable const& table, Similarity similarity)
+    : comm_(&comm), table_(&table), similarity_(similarity) {}
+
+double SimilarityTable::product(Index i, Index j) const {
+  if (i > j) std::swap(i, j);
+  expect(i >= 0 && j < size(), "SimilarityTable: an expert that is there");
+  return gram_[static_cast<std::size_t>(j * (j + 1) / 2 + i)];
+}
+
+double SimilarityTable::cosine(Index i, Index j) const {
+  double const norms = product(i, i) * product(j, j);
+  // One root of the product: equal experts then have cosine 1 exactly.
+  return norms > 0.0 ? product(i, j) / std::sqrt(norms) : std::numeric_limits<double>::quiet_NaN();
+}
+
+void SimilarityTable::add(std::vector<std::string> const& paths) {
+  Index const before = size();
+  paths_.insert(paths_.end(), paths.begin(), paths.end());
+  std::vector<Pair> pairs;
+  for (Index j = before; j < size(); ++j) {
+    for (Index i = 0; i <= j; ++i) pairs.push_back({i, j});
+  }
+  extend(before, products(pairs, nullptr));
+}
+
+ChildCosines SimilarityTable::add_child(std::string const& path, Index first, Index second, double weight) {
+  Index const child = size();
+  Index const blend = child + 1;  // the slot behind the files
+  paths_.push_back(path);
+  std::vector<Pair> pairs;
+  for (Index i = 0; i <= child; ++i) pairs.push_back({i, child});
+  for (Index const i : {first, second, blend}) pairs.push_back({i, blend});
+  Blend const merged = {first, second, weight};
+  std::vector<double> values = products(pairs, &merged);
+  double const squared = values.back();
+  double const with_second = values[values.size() - 2];
+  double const with_first = values[values.size() - 3];
+  values.resize(values.size() - 3);
+  extend(child, values);
+  return {with_first / std::sqrt(squared * product(first, first)),
+          with_second / std::sqrt(squared * product(second, second))};
+}
+
+void SimilarityTable::extend(Index before, std::vector<double> const& values) {
+  gram_.insert(gram_.end(), values.begin(), values.end());
+  comm_->agree([&] {
+    for (Index j = before; j < size(); ++j) {
+      require(std::isfinite(product(j, j)),
+              paths_[static_cast<std::size_t>(j)] + ": the expert has values that are not finite");
+    }
+  });
+}
+
+std::vector<double> SimilarityTable::products(std::vector<Pair> const& pairs, Blend const* blend) const {
+  Kokkos::Profiling::pushRegion("upit::similarity");
+  std::size_t const count = pairs.size();
+  Index const pieces = kMatrices * layer_count(*table_);
+  Slab const mine = row_share(std::array{pieces}, comm_->rank(), comm_->size());
+  std::vector<H5File> files;
+  for (auto const& path : paths_) files.push_back(H5File::open(path, comm_, Transfer::independent));
+
+  std::vector<double> parts;  // (my pieces, pairs)
+  comm_->agree([&] {
+    if (mine.count[0] == 0) return;
+    Exec const exec;
+    Index const slots = size() + (blend != nullptr ? 1 : 0);
+    auto const gate = factors(*table_, 0);
+    Index const rank = gate[0].rows;
+    Index const widest = std::max(gate[0].columns, gate[1].columns);  // C and F; down has the same two
+    View1<float> const buffer("upit::similarity", slots * rank * widest);
+    Index const across = similarity_ == Similarity::task_vector ? rank : 1;
+    View2<Index> const chosen("upit::similarity_pairs", count, 2);
+    auto const chosen_host = Kokkos::create_mirror_view(chosen);
+    for (std::size_t q = 0; q < count; ++q) {
+      chosen_host(q, 0) = pairs[q].i;
+      chosen_host(q, 1) = pairs[q].j;
+    }
+    Kokkos::deep_copy(chosen, chosen_host);
+    std::array<View3<double>, 2> out;
+    for (auto& o : out) o = View3<double>("upit::similarity_rows", count, rank, across);
+
+    for (Index piece = mine.offset[0]; piece < mine.offset[0] + mine.count[0]; ++piece) {
+      auto const both = factors(*table_, piece);
+      for (std::size_t k = 0; k < 2; ++k) {
+        Index const block = rank * both[k].columns;
+        read_factor(files, both[k], buffer);
+        auto const slot = [&](Index i) { return View1<float>(buffer.data() + i * block, block); };
+        if (blend != nullptr) {
+          // Nothing is dropped, so the origin cancels and the masks' streams are not looked at.
+          kernels::dare_merge<float>(exec, View1<float const>(), slot(blend->first), slot(blend->second),
+                                     blend->weight, 0.0, RandomKey{}, RandomKey{}, 0, slot(size()));
+        }
+        row_products(exec, View3<float const>(buffer.data(), slots, rank, both[k].columns), chosen, out[k]);
+      }
+      auto const a = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), out[0]);
+      auto const b = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), out[1]);
+      for (std::size_t q = 0; q < count; ++q) {
+        double sum = 0.0;
+        for (Index r = 0; r < rank; ++r) {
+          for (Index s = 0; s < across; ++s) {
+            sum += similarity_ == Similarity::task_vector ? a(q, r, s) * b(q, r, s) : a(q, r, s) + b(q, r, s);
+          }
+        }
+        parts.push_back(sum);
+      }
+    }
+  });
+  for (auto& file : files) file.close();
+
+  // Ranks own consecutive pieces, so what is gathered lies in the order of the pieces.
+  std::vector<double> const all = comm_->gather_all(std::span<double const>(parts));
+  std::vector<double> sums(count, 0.0);
+  for (std::size_t i = 0; i < all.size(); ++i) sums[i % count] += all[i];
+  Kokkos::Profiling::popRegion();
+  return sums;
+}
+
+}  // namespace upit::upcycle
