@@ -102,14 +102,14 @@ cmake_minimum_required(VERSION 3.22)
 project(probe LANGUAGES CXX)
 set(CMAKE_CXX_EXTENSIONS OFF)
 find_package(Kokkos $minimum QUIET)
-message("FOUND \${Kokkos_VERSION};\${Kokkos_DEVICES};\${Kokkos_DIR}")
+message("FOUND \${Kokkos_VERSION} (\${Kokkos_DEVICES}) in \${Kokkos_DIR}")
 CMAKE
   found=$(cmake -S "$work/probe" -B "$work/probe/build" 2>&1 | sed -n 's/^FOUND //p')
   [[ $found == [0-9]* ]] || return 1
   case $backend in
-    openmp) [[ $found == *OPENMP* ]] || { say "found $found: it has no OpenMP, so it is not used"; return 1; } ;;
-    serial) [[ $found != *OPENMP* ]] || { say "found $found: it has threads, so it is not used"; return 1; } ;;
-    cuda) [[ $found == *CUDA* ]] || { say "found $found: it has no CUDA, so it is not used"; return 1; } ;;
+    openmp) [[ $found == *OPENMP* ]] || { say "found $found: without OpenMP, so it is not used"; return 1; } ;;
+    serial) [[ $found != *OPENMP* ]] || { say "found $found: with threads, so it is not used"; return 1; } ;;
+    cuda) [[ $found == *CUDA* ]] || { say "found $found: without CUDA, so it is not used"; return 1; } ;;
   esac
   say "using the installed Kokkos $found"
 }
@@ -179,7 +179,8 @@ source_from_url() {
   printf 'file(DOWNLOAD "%s" "%s" STATUS status)\nif(NOT status MATCHES "^0;")\n  message(FATAL_ERROR "${status}")\nendif()\n' \
     "$UPIT_KOKKOS_URL" "$file" >"$work/download.cmake"
   quietly cmake -P "$work/download.cmake" || die "UPIT_KOKKOS_URL cannot be downloaded: $UPIT_KOKKOS_URL"
-  echo "$sha  $file" | sha256sum -c --status - || die "UPIT_KOKKOS_URL has another checksum than UPIT_KOKKOS_SHA256: $(sha256sum <"$file" | cut -d' ' -f1)"
+  [[ $(sha256sum <"$file") == "$sha "* ]] ||
+    die "UPIT_KOKKOS_URL has another checksum than UPIT_KOKKOS_SHA256: $(sha256sum <"$file" | cut -d' ' -f1)"
   keep_source "$file" "sha256 $sha" || die "UPIT_KOKKOS_URL is no Kokkos source tarball"
 }
 

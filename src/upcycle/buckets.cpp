@@ -43,8 +43,7 @@ std::vector<Index> seed_set(Index samples, double fraction, Index minimum, std::
   auto const share = static_cast<Index>(std::ceil(fraction * static_cast<double>(samples) - 1e-9));
   Index const wanted = std::min(samples, std::max(minimum, share));
   RandomKey const key = random_key(seed, "route seed set");
-  std::vector<Index> order =
-      epoch_order(samples, (static_cast<std::uint64_t>(key.high) << 32) | key.low, 0);
+  std::vector<Index> order = epoch_order(samples, (static_cast<std::uint64_t>(key.high) << 32) | key.low, 0);
   order.resize(at(wanted));
   return order;
 }

@@ -42,7 +42,8 @@ ExpertSet expand(Run& run, ExpertSet const& parents) {
   auto const between = [&](Index child) {
     if (run.should_stop()) {
       throw Interrupted(
-          fmt::format("stopped in stage expand before expert {}: {}", child, run.stop_reason()));
+          fmt::format("expand: stopped by {} before expert {} of {}; the same command goes on from there",
+                      run.stop_reason(), child, options.count));
     }
   };
   Family const family =

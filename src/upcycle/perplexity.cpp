@@ -12,9 +12,9 @@ constexpr Index kBlockSamples = 16;
 
 }  // namespace
 
-PerplexityScorer::PerplexityScorer(Communicator const& comm, ModelConfig const& model, ExpertConfig const& expert,
-                                   ParameterTable const& table, TokenStore const& store,
-                                   std::vector<Index> samples)
+PerplexityScorer::PerplexityScorer(Communicator const& comm, ModelConfig const& model,
+                                   ExpertConfig const& expert, ParameterTable const& table,
+                                   TokenStore const& store, std::vector<Index> samples)
     : alone_(comm.split(comm.rank())),
       store_(&store),
       samples_(std::move(samples)),

@@ -17,9 +17,8 @@ namespace upit {
 /// How the ranks of a file move data.
 ///   by_rule      collective or independent by `transfers_collectively`; every rank makes every call
 ///   collective   all pieces in one collective operation; every rank makes every call
-///   independent  read, write and all queries are the affair of one rank; only create_dataset,
-///   write_attribute
-///                and close are still called by all
+///   independent  read, write and all queries are the affair of one rank; create_dataset,
+///                write_attribute and close are still called by all
 enum class Transfer { by_rule, collective, independent };
 
 /// The rule, from what every rank knows: small pieces are written independently (a collective operation costs
@@ -41,8 +40,8 @@ Slab row_share(std::span<Index const> shape, Index part, Index parts);
 /// `AgreedError` on all. Without one (nullptr) the file belongs to this rank alone and errors are `Error`.
 /// Each error is one line with file, object, what was found and what is wanted.
 ///
-/// Should the collective open or close itself succeed on some ranks only (a node lost its file system), the
-/// ranks that know throw plain `Error`, so that the job is aborted: MPI offers no way to close such a file.
+/// Should the collective open itself succeed on some ranks only (a node lost its file system in that moment),
+/// the ranks throw plain `Error`, so that the job is aborted: MPI offers no way to close such a file.
 ///
 /// T is float, double, int, Index or std::uint64_t; types are not converted. Paths are "group/dataset"; "/"
 /// is the root. Extents of zero are allowed everywhere.
@@ -52,9 +51,8 @@ class H5File {
   static H5File create(std::string path, Communicator const* comm, Transfer transfer = Transfer::by_rule);
   /// Opens for reading.
   static H5File open(std::string path, Communicator const* comm, Transfer transfer = Transfer::by_rule);
-  /// A file that was created and not closed is abandoned and its temporary removed. While an exception
-  /// passes, a file of several ranks is left to MPI_Finalize: closing is collective and other ranks may not
-  /// be here.
+  /// A file that was created and not closed is abandoned: its temporary is removed. What cannot be closed in
+  /// safety (see `Impl`) HDF5 closes when MPI ends.
   ~H5File();
   H5File(H5File&&) noexcept;
   H5File& operator=(H5File&&) noexcept;

@@ -12,8 +12,8 @@ namespace upit::upcycle {
 
 /// Indices of the seed set, in the order in which they were drawn: max(minimum, ceil(fraction * samples)) of
 /// `samples`, all of them if there are fewer. The first S of one permutation from (seed, samples), so that a
-/// smaller set is a part of a larger one. A random order matters: early samples find empty buckets, and a store
-/// lists its sources one after the other.
+/// smaller set is a part of a larger one. A random order matters: early samples find empty buckets, and a
+/// store lists its sources one after the other.
 std::vector<Index> seed_set(Index samples, double fraction, Index minimum, std::uint64_t seed);
 
 /// C of Algorithm 3: `given`, or ceil(seeds / experts) if that is 0 (ours).
@@ -31,10 +31,10 @@ struct Buckets {
   std::vector<Index> expert_of;             // (S) -1: dropped
   Index dropped = 0;
   // What follows is empty or 0 for random buckets.
-  std::vector<Index> first_choices;   // (n) samples that this expert has the lowest score on
-  double margin = 0.0;                // mean over all samples of second lowest score - lowest
-  std::vector<double> own_margin;     // (n) mean over members of lowest score of the others - own: negative
-                                      // where samples spilled over from better experts
+  std::vector<Index> first_choices;  // (n) samples that this expert has the lowest score on
+  double margin = 0.0;               // mean over all samples of second lowest score - lowest
+  std::vector<double> own_margin;    // (n) mean over members of lowest score of the others - own: negative
+                                     // where samples spilled over from better experts
 };
 
 /// Algorithm 3. `score` (S, n): log-perplexity of each sample under each expert. Every sample in turn goes to

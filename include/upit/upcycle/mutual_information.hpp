@@ -24,7 +24,7 @@ std::vector<double> mutual_information(std::span<double const> counts, Index lay
 /// Slots of each sample's tokens.
 struct SampleExperts {
   Index layers = 0, domains = 0, experts = 0;
-  std::vector<int> domain;      // (S)
+  std::vector<int> domain;         // (S)
   std::vector<double> experts_of;  // (S, L, E)
 };
 

@@ -73,6 +73,11 @@ TEST(RunDirectory, ImpossiblePlaces) {
   expect_error([&] { RunDirectory const run(s.path("file/run"), world); },
                {s.path("file/run"), "cannot create"});
   expect_error([&] { RunDirectory const run(s.path("file"), world); }, {s.path("file")});
+  // Not even root may make files there.
+  if (std::filesystem::exists("/proc/self/fd")) {
+    expect_error([&] { RunDirectory const run("/proc/self/fd", world); },
+                 {"/proc/self/fd", "upit.lock", "for writing"});
+  }
 }
 
 TEST(RunDirectory, Unwritable) {

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns how speed is counted and timed: FLOPs of a training step, the ceiling beside it, the share.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "upit/comm/communicator.hpp"
+#include "upit/core/console.hpp"
+#include "upit/linalg/peak.hpp"
+#include "upit/model/config.hpp"
+
+namespace upit {
+
+/// What is trained: everything, LoRA on a frozen model, or experts and routers.
+enum class BenchKind { dense, lora, ffn_moe, lora_moe };
+
+std::string_view name_of(BenchKind kind);
+
+/// FLOPs that a training step counts for one token (DESIGN, section 5):
+///   P = L (2 d d + 2 d d G/H + m 3 d f) + V d        m = K for FFN experts, else 1
+///   F = c P + 6 L s d + 18 L n r (d + f)             c = 6 all trained, 4 frozen; n = 0, 1 (LoRA), K (LoRA-MoE)
+/// `sequence` is s, `active` K, `rank` r.
+double flops_per_token(ModelConfig const& model, BenchKind kind, Index sequence, Index active, Index rank);
+
+struct BenchOptions {
+  ModelConfig model;    // model.context is the sequence length
+  Index sequences = 4;  // of one step, over all ranks; at least one a rank
+  Index experts = 8, active = 2, rank = 8;
+  LoraMix mix = LoraMix::branch;
+  std::vector<BenchKind> cases = {BenchKind::dense, BenchKind::lora, BenchKind::lora_moe};
+  Index repeats = 5;
+  std::uint64_t seed = 1;
+  std::span<ProductShape const> shapes = kCeilingShapes;
+};
+
+/// Times of one case, a value a repetition; the slowest rank counts.
+struct BenchCase {
+  BenchKind kind = BenchKind::dense;
+  double flops = 0.0;            // of a step, over all ranks
+  Index tokens = 0;              // of a step, over all ranks
+  std::vector<double> seconds;   // of a step
+  std::vector<double> ceiling;   // GFLOP/s, the better of the samples before and after that step
+  double loss = 0.0;             // of the last step
+  Index bytes = 0;               // weights, gradients, moments and workspace of the fullest rank
+
+  double best_seconds() const;
+  double median_seconds() const;
+  double gflops(double seconds) const { return flops / seconds * 1e-9; }
+  /// Median over repetitions of model GFLOP/s over the ceiling sampled around that step.
+  double median_share() const;
+};
+
+struct BenchReport {
+  std::vector<BenchCase> cases;
+  std::vector<double> ceiling;  // every sample: the best library and shape, summed over ranks, GFLOP/s
+  Index resident = 0;           // largest resident memory so far of the fullest rank, bytes
+  double best_ceiling() const;
+  double median_ceiling() const;
+  /// The fastest step over the highest ceiling: both at their least disturbed.
+  double best_share(BenchCase const& c) const { return c.gflops(c.best_seconds()) / best_ceiling(); }
+};
+
+/// Times training steps (zero gradient, forward, backward, clipping, AdamW; no dropout) on random weights and
+/// tokens: one unpacked sample a sequence, every position a loss token. After a warm-up the cases take turns,
+/// so that a disturbance meets all; the ceiling is sampled before and after every step, on all ranks at once.
+/// Collective. Throws `AgreedError` for shapes that do not fit together.
+BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Console& console);
+
+}  // namespace upit

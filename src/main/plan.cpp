@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "upit/core/error.hpp"
+#include "upit/kernels/adamw.hpp"
+#include "upit/model/transformer.hpp"
+#include "upit/text/batches.hpp"
+#include "upit/train/load_model.hpp"
+#include "upit/upcycle/buckets.hpp"
+#include "upit/upcycle/checkpoints.hpp"
+#include "upit/upcycle/route_training.hpp"
+#include "upit/upcycle/run.hpp"
+
+namespace upit {
+namespace {
+
+constexpr Index kStates = 3;  // two are kept, and a third is written before the oldest goes
+constexpr auto kFloat = static_cast<Index>(sizeof(float));
+
+ModelConfig base_shapes(Deck const& deck, Tokenizer const& tokenizer) {
+  std::string const& path = deck.model.base;
+  ModelConfig m;
+  if (path.empty()) {
+    m.layers = deck.model.layers;
+    m.width = deck.model.width;
+    m.heads = deck.model.heads;
+    m.kv_heads = deck.model.kv_heads;
+    m.head_width = m.width / m.heads;
+    m.ffn = deck.model.ffn;
+    m.vocabulary = tokenizer.vocabulary();
+    m.context = deck.data.context;
+    m.tied = deck.model.tied;
+    return m;
+  }
+  require(std::filesystem::exists(path), fmt::format("model.base: {} does not exist", path));
+  if (std::filesystem::is_directory(path)) {
+    m = huggingface_shapes(path, deck.data.context);
+  } else {
+    ModelFileInfo const info = read_model_info(path, nullptr);
+    require(info.kind == "dense",
+            fmt::format("model.base: {} holds a model of kind {}; a dense one is needed", path, info.kind));
+    m = info.model;
+    require(deck.data.context <= m.context,
+            fmt::format("data.context is {}, but {} allows {}", deck.data.context, path, m.context));
+    m.context = deck.data.context;
+  }
+  require(tokenizer.vocabulary() <= m.vocabulary,
+          fmt::format("the tokenizer {} has {} pieces, but the model {} has a vocabulary of {}", deck.data.tokenizer,
+                      tokenizer.vocabulary(), path, m.vocabulary));
+  return m;
+}
+
+/// Bytes of a model's workspace. Layers are alike, so two small models tell the size of a large one; pages of
+/// theirs are never touched.
+Index workspace_bytes(ModelConfig model, ExpertConfig const& expert, Index tokens, bool with_backward) {
+  auto const bytes = [&](Index layers) {
+    ModelConfig m = model;
+    m.layers = layers;
+    ParameterTable const table(m, expert);
+    return Transformer<float>(m, expert, table, std::max<Index>(tokens, 1), with_backward).bytes();
+  };
+  Index const one = bytes(1);
+  return one + (model.layers - 1) * (bytes(2) - one);
+}
+
+Index weight_bytes(ParameterTable const& table) {
+  return kFloat * (table.extent(Group::backbone) + table.extent(Group::expert) + table.extent(Group::router));
+}
+
+/// What a rank sends for the sum over `ranks` of so many bytes.
+Index ring_bytes(Index bytes, Index ranks) { return 2 * bytes * (ranks - 1) / ranks; }
+
+class Planner {
+ public:
+  Planner(Deck const& deck, Index ranks);
+  RunPlan take() { return std::move(plan_); }
+
+ private:
+  void pretrain(Tokenizer const& tokenizer);
+  void prepare();
+  void expand();
+  void route();
+  void assemble();
+  void post_train();
+  void evaluate();
+  StagePlan training(std::string name, BatchPlan const& batches, double epochs, ExpertConfig const& expert,
+                     Trained trained, Index ranks) const;
+  BatchPlan batches() const {
+    return BatchPlan(data_.train, deck_.data.context, deck_.data.packing, deck_.train.batch, deck_.train.micro_batch,
+                     deck_.run.seed);
+  }
+
+  Deck const& deck_;
+  Index ranks_;
+  Dataset data_;
+  RunPlan plan_;
+};
+
+Planner::Planner(Deck const& deck, Index ranks) : deck_(deck), ranks_(ranks) {
+  auto const tokenizer = make_tokenizer(deck.data.tokenizer);
+  data_ = load_dataset(deck.data, *tokenizer, deck.run.seed);
+  plan_.data = data_.report;
+  plan_.model = base_shapes(deck, *tokenizer);
+  plan_.training_samples = data_.train.size();
+  plan_.held_out_samples = data_.held_out.size();
+  plan_.longest = std::max(data_.train.longest(), data_.held_out.longest());
+  plan_.domains = data_.train.domains;
+  for (auto const* store : {&data_.train, &data_.held_out}) {
+    plan_.text_bytes += static_cast<Index>(store->tokens.size() * sizeof(int) +
+                                           store->samples.size() * sizeof(TokenSample));
+  }
+  ParameterTable const moe(plan_.model, upcycle::moe_experts(deck, deck.expert.count));
+  plan_.backbone = moe.count(Group::backbone);
+  plan_.experts = moe.count(Group::expert);
+  plan_.routers = moe.count(Group::router);
+  plan_.one_expert = plan_.experts / deck.expert.count;
+
+  pretrain(*tokenizer);
+  prepare();
+  expand();
+  route();
+  assemble();
+  post_train();
+  evaluate();
+}
+
+StagePlan Planner::training(std::string name, BatchPlan const& batches, double epochs, ExpertConfig const& expert,
+                            Trained trained, Index ranks) const {
+  StagePlan s;
+  s.name = std::move(name);
+  s.steps = batches.steps(epochs);
+  s.passes = std::ssize(batches.step(0, 0, static_cast<int>(ranks), true));
+  s.tokens = batches.max_tokens_per_rank(static_cast<int>(ranks));
+  ParameterTable const table(plan_.model, expert, trained);
+  s.trained = table.trained_count();
+  Index const gradient = table.gradient_extent();
+  // Gradient and two moments, as wide as the weights; the blocks of the norm.
+  s.memory = weight_bytes(table) + 3 * kFloat * gradient +
+             static_cast<Index>(sizeof(double)) * kernels::squared_norm_blocks(gradient) +
+             workspace_bytes(plan_.model, expert, s.tokens, true);
+  s.sent = ring_bytes(kFloat * gradient, ranks);
+  s.temporary = kStates * 3 * kFloat * s.trained;
+  return s;
+}
+
+void Planner::pretrain(Tokenizer const& tokenizer) {
+  if (!deck_.model.base.empty()) return;
+  TokenStore const documents = pretrain_documents(deck_.pretrain, deck_.data.context, tokenizer, deck_.run.seed);
+  BatchPlan const batches(documents, deck_.data.context, false, deck_.pretrain.batch,
+                          std::min(deck_.train.micro_batch, deck_.pretrain.batch), deck_.run.seed);
+  StagePlan s = training("pretrain", batches, deck_.pretrain.epochs, {}, {true, false, false}, ranks_);
+  s.files = kFloat * plan_.backbone;
+  plan_.stages.push_back(s);
+}
+
+void Planner::prepare() {
+  StagePlan s = training("prepare", batches(), deck_.prepare.epochs,
+                         upcycle::single_expert(deck_, RouterUse::none), {false, true, false}, ranks_);
+  Index const m = deck_.prepare.checkpoints;
+  upcycle::checkpoint_steps(s.steps, m);  // throws if there are too few
+  s.files = kFloat * plan_.one_expert * (2 * m + (deck_.prepare.include_base ? 1 : 0));
+  plan_.stages.push_back(s);
+}
+
+void Planner::expand() {
+  StagePlan s;
+  s.name = "expand";
+  s.files = kFloat * plan_.one_expert * (deck_.expert.count - deck_.prepare.checkpoints);
+  plan_.stages.push_back(s);
+}
+
+void Planner::route() {
+  if (deck_.route.data == "none") return;
+  Index const n = deck_.expert.count;
+  auto const seeds = static_cast<Index>(
+      upcycle::seed_set(data_.train.size(), deck_.route.seed_fraction, deck_.route.seed_min, deck_.run.seed).size());
+  Index const bucket = std::min(seeds, upcycle::bucket_capacity(seeds, n, deck_.route.bucket));
+  // As ExpertGroups spreads them; the smallest group has the most to hold.
+  Index const group = ranks_ / std::min(n, ranks_);
+  upcycle::RouteTraining settings;
+  settings.epochs = deck_.route.epochs;
+  settings.batch = deck_.route.batch;
+  settings.micro_batch = std::max<Index>(1, deck_.train.micro_batch * group / ranks_);
+  BatchPlan const batches(data_.train, deck_.data.context, deck_.data.packing, settings.batch, settings.micro_batch,
+                          deck_.run.seed);
+  StagePlan s = training("route", batches, 1.0, upcycle::single_expert(deck_, RouterUse::auxiliary),
+                         {false, true, true}, group);
+  s.runs = n;
+  s.steps = upcycle::route_steps(settings, bucket);
+  s.files = kFloat * s.trained * n + static_cast<Index>(sizeof(double)) * seeds * n;
+  s.temporary = 0;
+  plan_.stages.push_back(s);
+}
+
+void Planner::assemble() {
+  StagePlan s;
+  s.name = "upcycle";
+  s.files = kFloat * (plan_.backbone + plan_.experts + plan_.routers);
+  s.memory = s.files + kFloat * (plan_.backbone + plan_.one_expert);
+  plan_.stages.push_back(s);
+}
+
+void Planner::post_train() {
+  StagePlan s = training("post_train", batches(), deck_.post_train.epochs,
+                         upcycle::moe_experts(deck_, deck_.expert.count), {false, true, true}, ranks_);
+  // Load, probabilities and entropy of the routers meet once in every pass.
+  Index const counts = 2 * plan_.model.layers * deck_.expert.count + 2;
+  s.sent += s.passes * ring_bytes(static_cast<Index>(sizeof(double)) * counts, ranks_);
+  s.files = kFloat * (plan_.backbone + plan_.experts + plan_.routers);
+  plan_.stages.push_back(s);
+}
+
+void Planner::evaluate() {
+  StagePlan s;
+  s.name = "evaluate";
+  ExpertConfig const expert = upcycle::moe_experts(deck_, deck_.expert.count);
+  Index const sequences = std::min(deck_.evaluate.micro_batch, data_.held_out.size());
+  s.tokens = (sequences + ranks_ - 1) / ranks_ * data_.held_out.longest();
+  s.memory = weight_bytes(ParameterTable(plan_.model, expert)) +
+             workspace_bytes(plan_.model, expert, s.tokens, false);
+  plan_.stages.push_back(s);
+}
+
+}  // namespace
+
+Index RunPlan::memory() const {
+  Index most = 0;
+  for (auto const& s : stages) most = std::max(most, s.memory);
+  return most + text_bytes;
+}
+
+Index RunPlan::disk() const {
+  Index kept = 0, most = 0;
+  for (auto const& s : stages) {
+    most = std::max(most, kept + s.files + s.temporary);
+    kept += s.files;
+  }
+  return std::max(most, kept);
+}
+
+RunPlan make_plan(Deck const& deck, Index ranks) { return Planner(deck, ranks).take(); }
+
+}  // namespace upit

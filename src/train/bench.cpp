@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "upit/train/bench.hpp"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "upit/core/error.hpp"
+#include "upit/core/progress.hpp"
+#include "upit/core/random.hpp"
+#include "upit/core/timer.hpp"
+#include "upit/train/trainer.hpp"
+
+namespace upit {
+namespace {
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  std::size_t const n = values.size();
+  return n == 0 ? 0.0 : 0.5 * (values[(n - 1) / 2] + values[n / 2]);
+}
+
+/// Ids drawn at random; with context + 1 of them a sample feeds `context` tokens.
+TokenStore random_tokens(BenchOptions const& options) {
+  TokenStore store;
+  store.domains = {"random"};
+  auto const vocabulary = static_cast<std::uint64_t>(options.model.vocabulary);
+  std::vector<int> tokens(static_cast<std::size_t>(options.model.context) + 1);
+  for (Index s = 0; s < options.sequences; ++s) {
+    RandomKey const key = random_key(options.seed, "bench tokens", s);
+    for (std::size_t t = 0; t < tokens.size(); ++t) tokens[t] = static_cast<int>(random_below(key, t, vocabulary));
+    store.append(tokens, 1, 0);
+  }
+  return store;
+}
+
+ExpertConfig expert_config(BenchOptions const& options, BenchKind kind) {
+  ExpertConfig e;
+  if (kind == BenchKind::dense) return e;
+  e.count = 1;
+  e.rank = options.rank;
+  e.alpha = 2.0 * static_cast<double>(options.rank);
+  if (kind == BenchKind::lora) return e;
+  e.count = options.experts;
+  e.active = options.active;
+  e.mix = options.mix;
+  e.router = RouterUse::gate;
+  return e;
+}
+
+Trained trained_groups(BenchKind kind) {
+  return {kind == BenchKind::dense, kind != BenchKind::dense, kind == BenchKind::lora_moe};
+}
+
+/// LoRA starts with B = 0; here B is random too, as in the middle of a training.
+void randomise_b(ParameterTable const& table, std::uint64_t seed, Weights<float> const& weights) {
+  auto const host = Kokkos::create_mirror_view(weights.expert);
+  Kokkos::deep_copy(host, weights.expert);
+  Index number = 0;
+  for (auto const& t : table.tensors()) {
+    if (t.group != Group::expert || !t.name.ends_with("_b")) continue;
+    RandomKey const key = random_key(seed, "bench lora", number++);
+    for (Index i = 0; i < t.size(); ++i) {
+      host(t.offset + i) = static_cast<float>(0.02 * random_normal(key, static_cast<std::uint64_t>(i)));
+    }
+  }
+  Kokkos::deep_copy(weights.expert, host);
+}
+
+using CaseTrainer = std::unique_ptr<Trainer<float>>;
+
+/// A trainer with random weights. All cases share one backbone's values, so the first one's are copied.
+CaseTrainer make_trainer(Communicator const& comm, BenchOptions const& options, BenchKind kind, Index max_tokens,
+                         Trainer<float> const* first) {
+  TrainerOptions settings;
+  settings.loss_on_all = true;
+  settings.balance = 0.01;
+  auto trainer = std::make_unique<Trainer<float>>(comm, options.model, expert_config(options, kind),
+                                                  trained_groups(kind), max_tokens, settings);
+  if (first != nullptr) {
+    Kokkos::deep_copy(trainer->weights().backbone, first->weights().backbone);
+  } else {
+    initialise_backbone(trainer->table(), options.model, options.seed, trainer->weights());
+  }
+  initialise_lora(trainer->table(), options.seed, trainer->weights());
+  initialise_router(trainer->table(), options.seed, 0, trainer->weights());
+  randomise_b(trainer->table(), options.seed, trainer->weights());
+  return trainer;
+}
+
+/// Best library and shape, all ranks at once and summed.
+double sample_ceiling(Communicator const& comm, GemmPeak const& peak, std::span<ProductShape const> shapes) {
+  constexpr Index kRepeats = 2;
+  double best = 0.0;
+  for (Index library = 0; library < std::ssize(GemmPeak::libraries()); ++library) {
+    for (auto const& shape : shapes) {
+      comm.barrier();
+      best = std::max(best, comm.sum(peak.measure(library, shape, kRepeats)));
+    }
+  }
+  return best;
+}
+
+Index largest_resident_bytes() {
+  struct rusage usage = {};
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? static_cast<Index>(usage.ru_maxrss) * 1024 : 0;
+}
+
+void check_options(BenchOptions const& options, int ranks) {
+  require(options.sequences >= ranks,
+          fmt::format("{} sequences for {} ranks; every rank needs one", options.sequences, ranks));
+  require(options.repeats >= 1, fmt::format("{} repetitions; at least 1 is needed", options.repeats));
+  require(!options.cases.empty() && std::ranges::count(options.cases, BenchKind::ffn_moe) == 0,
+          "bench times the cases dense, lora and lora_moe");
+  for (auto const kind : options.cases) check(options.model, expert_config(options, kind));
+}
+
+}  // namespace
+
+std::string_view name_of(BenchKind kind) {
+  switch (kind) {
+    case BenchKind::dense:
+      return "dense";
+    case BenchKind::lora:
+      return "lora";
+    case BenchKind::ffn_moe:
+      return "ffn_moe";
+    case BenchKind::lora_moe:
+      return "lora_moe";
+  }
+  return "";
+}
+
+double flops_per_token(ModelConfig const& m, BenchKind kind, Index sequence, Index active, Index rank) {
+  auto const real = [](Index i) { return static_cast<double>(i); };
+  double const layers = real(m.layers), d = real(m.width), f = real(m.ffn);
+  bool const frozen = kind == BenchKind::lora || kind == BenchKind::lora_moe;
+  double const passes = kind == BenchKind::ffn_moe ? real(active) : 1.0;
+  double const low_rank = kind == BenchKind::lora ? 1.0 : kind == BenchKind::lora_moe ? real(active) : 0.0;
+  double const parameters =
+      layers * (2.0 * d * d + 2.0 * d * d * real(m.kv_heads) / real(m.heads) + passes * 3.0 * d * f) +
+      real(m.vocabulary) * d;
+  return (frozen ? 4.0 : 6.0) * parameters + 6.0 * layers * real(sequence) * d +
+         18.0 * layers * low_rank * real(rank) * (d + f);
+}
+
+double BenchCase::best_seconds() const { return *std::ranges::min_element(seconds); }
+double BenchCase::median_seconds() const { return median(seconds); }
+
+double BenchCase::median_share() const {
+  std::vector<double> shares;
+  for (std::size_t i = 0; i < seconds.size(); ++i) shares.push_back(gflops(seconds[i]) / ceiling[i]);
+  return median(shares);
+}
+
+double BenchReport::best_ceiling() const { return *std::ranges::max_element(ceiling); }
+double BenchReport::median_ceiling() const { return median(ceiling); }
+
+BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Console& console) {
+  comm.agree([&] { check_options(options, comm.size()); });
+  TokenStore const store = random_tokens(options);
+  auto const micro_steps = evaluation_steps(store, options.sequences, comm.size(), true);
+  Index const per_rank = (options.sequences + comm.size() - 1) / comm.size();
+  constexpr double kLearningRate = 1e-5;
+
+  BenchReport report;
+  std::vector<CaseTrainer> trainers;
+  std::vector<Index> steps(options.cases.size(), 0);
+  auto const timed_step = [&](std::size_t c) {
+    comm.barrier();
+    Stopwatch const watch;
+    StepReport const step = trainers[c]->step(store, micro_steps, steps[c]++, kLearningRate);
+    double const seconds = comm.max(watch.seconds());
+    report.cases[c].loss = step.loss;
+    return seconds;
+  };
+  for (std::size_t c = 0; c < options.cases.size(); ++c) {
+    BenchCase one;
+    one.kind = options.cases[c];
+    one.tokens = options.sequences * options.model.context;
+    one.flops = static_cast<double>(one.tokens) *
+                flops_per_token(options.model, one.kind, options.model.context, options.active, options.rank);
+    report.cases.push_back(one);
+    trainers.push_back(make_trainer(comm, options, one.kind, per_rank * options.model.context,
+                                    c > 0 ? trainers.front().get() : nullptr));
+    report.cases[c].bytes = comm.max(trainers[c]->bytes());
+    timed_step(c);  // the warm-up: pages are touched, libraries have made their kernels
+  }
+  GemmPeak const peak(options.shapes);
+  sample_ceiling(comm, peak, options.shapes);  // likewise
+
+  Progress progress(console, "bench", options.repeats * std::ssize(options.cases));
+  report.ceiling.push_back(sample_ceiling(comm, peak, options.shapes));
+  Index done = 0;
+  for (Index r = 0; r < options.repeats; ++r) {
+    for (std::size_t c = 0; c < trainers.size(); ++c) {
+      BenchCase& one = report.cases[c];
+      one.seconds.push_back(timed_step(c));
+      double const before = report.ceiling.back();
+      report.ceiling.push_back(sample_ceiling(comm, peak, options.shapes));
+      one.ceiling.push_back(std::max(before, report.ceiling.back()));
+      progress.update(++done, fmt::format("{} {:.1f} GFLOP/s", name_of(one.kind), one.gflops(one.seconds.back())));
+    }
+  }
+  progress.finish();
+  report.resident = comm.max(largest_resident_bytes());
+  return report;
+}
+
+}  // namespace upit

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the tests of stopping and going on: killed anywhere, one rank lost, a signal, a time limit. A resumed run
+// equals the straight one bit for bit.
+#include <sys/resource.h>
+
+#include <random>
+
+#include "support.hpp"
+
+namespace upit::test {
+namespace {
+
+/// The straight run that others are compared with, made once for each number of ranks.
+class Resume : public ::testing::TestWithParam<int> {
+ protected:
+  static void SetUpTestSuite() { place_ = std::make_unique<Workplace>(); }
+  static void TearDownTestSuite() { place_.reset(); }
+  std::string straight() const {
+    std::string const name = "straight-" + std::to_string(GetParam());
+    if (!fs::exists(place_->path(name))) place_->complete(GetParam(), name);
+    return place_->path(name);
+  }
+  static std::unique_ptr<Workplace> place_;
+};
+std::unique_ptr<Workplace> Resume::place_;
+
+INSTANTIATE_TEST_SUITE_P(Ranks, Resume, ::testing::Values(1, 2),
+                         [](auto const& info) { return "On" + std::to_string(info.param); });
+
+/// Where a kill falls: `sign` has appeared in a stage, and up to `jitter` milliseconds have gone by.
+struct Moment {
+  std::string stage;
+  std::function<bool(std::string const& run)> sign;
+  double jitter;
+};
+
+std::function<bool(std::string const&)> has_file(std::string const& name) {
+  return [name](std::string const& run) { return fs::exists(run + "/" + name); };
+}
+std::function<bool(std::string const&)> has_state(std::string const& stage) {
+  return [stage](std::string const& run) { return !state_steps(run, stage).empty(); };
+}
+
+TEST_P(Resume, KilledInEveryStageEqualsTheStraightRun) {
+  std::string const reference = straight();
+  std::vector<Moment> const moments = {
+      {"pretrain", has_file("pretrain/stage.txt"), 5.0},
+      {"pretrain", has_state("pretrain"), 20.0},
+      {"prepare", has_file("prepare/checkpoint_01.h5"), 5.0},
+      {"prepare", has_state("prepare"), 20.0},
+      {"expand", has_file("expand/stage.txt"), 2.0},
+      {"route", has_file("route/stage.txt"), 5.0},
+      {"route", has_file("route/expert_00.h5"), 10.0},
+      {"upcycle", has_file("upcycle/stage.txt"), 1.0},
+      {"post_train", has_state("post_train"), 20.0},
+      {"evaluate", has_file("evaluate/stage.txt"), 1.0},
+  };
+  Workplace const place;
+  std::mt19937 random(static_cast<unsigned>(40 + GetParam()));
+  std::string const run = place.path("run");
+  for (auto const& moment : moments) {
+    // A stage may be over before the kill arrives; then it is started again, and killed sooner.
+    bool hit = false;
+    for (int attempt = 0; attempt < 8 && !hit; ++attempt) {
+      std::vector<std::string> arguments = place.deck("run");
+      if (is_complete(run, moment.stage)) {
+        arguments.insert(arguments.end(), {"--redo", moment.stage});
+        fs::remove_all(run + "/" + moment.stage);  // so that its sign is not the old one
+      } else if (moment.sign(run)) {
+        // Killed here before: this moment is a later one of the same stage.
+        hit = is_begun(run, moment.stage);
+        if (hit) break;
+      }
+      auto const job = place.start(GetParam(), arguments);
+      ASSERT_TRUE(wait_until([&] { return moment.sign(run) || !job->running(); }, kPatience, 0.2));
+      if (!job->running()) {
+        FAIL() << "ended before stage " << moment.stage << ":\n" << job->wait(1.0).all();
+      }
+      nap(std::uniform_real_distribution<double>(0.0, moment.jitter)(random) / (1 << attempt));
+      job->kill_all();
+      hit = is_begun(run, moment.stage);
+    }
+    EXPECT_TRUE(hit) << "no kill fell into stage " << moment.stage;
+  }
+  place.complete(GetParam(), "run");
+  expect_no_row_twice(run);
+  expect_same_run(reference, run);
+}
+
+TEST_P(Resume, KilledAtAnyTimeEqualsTheStraightRun) {
+  std::string const reference = straight();
+  Workplace const place;
+  std::mt19937 random(static_cast<unsigned>(90 + GetParam()));
+  for (int kill = 0; kill < 5; ++kill) {
+    auto const job = place.start(GetParam(), place.deck("run"));
+    // Counted from the lock, since how long MPI takes to start says nothing.
+    ASSERT_TRUE(wait_until([&] { return fs::exists(place.path("run/metrics.csv")) || !job->running(); }, kPatience));
+    nap(std::uniform_real_distribution<double>(100.0, 900.0)(random));
+    job->kill_all();
+  }
+  place.complete(GetParam(), "run");
+  expect_no_row_twice(place.path("run"));
+  expect_same_run(reference, place.path("run"));
+}
+
+/// Rows that a stage has in metrics.csv while the program writes it.
+int rows_of(std::string const& run, std::string const& stage) {
+  int rows = 0;
+  for (auto const& line : lines_of(read_all_text(run + "/metrics.csv"))) rows += line.starts_with(stage + ",") ? 1 : 0;
+  return rows;
+}
+
+TEST_P(Resume, ASignalEndsInACheckpointAndTheRunGoesOn) {
+  std::string const reference = straight();
+  Workplace const place;
+  std::string const run = place.path("run");
+  for (std::string const stage : {"pretrain", "prepare", "route", "post_train"}) {
+    auto const job = place.start(GetParam(), place.deck("run"));
+    ASSERT_TRUE(wait_until([&] { return rows_of(run, stage) >= 2 || !job->running(); }, kPatience, 0.2));
+    job->send(SIGUSR1);
+    Outcome const outcome = job->wait(kPatience);
+    SCOPED_TRACE(outcome.all());
+    EXPECT_FALSE(outcome.timed_out);
+    EXPECT_EQ(outcome.code, 75) << stage;
+    EXPECT_THAT(outcome.err, HasSubstr("upit: stopped:"));
+    EXPECT_THAT(outcome.err, HasSubstr("SIGUSR1"));
+    EXPECT_THAT(error_lines(outcome), ::testing::IsEmpty());
+    expect_no_backtrace(outcome);
+    EXPECT_TRUE(is_begun(run, stage)) << stage;
+    // Every step that was told of is in the state, so that nothing is done twice.
+    if (stage != "route") {
+      auto const states = state_steps(run, stage);
+      ASSERT_FALSE(states.empty());
+      EXPECT_EQ(states.back(), rows_of(run, stage)) << stage;
+    }
+  }
+  place.complete(GetParam(), "run");
+  expect_no_row_twice(run);
+  expect_same_run(reference, run);
+}
+
+TEST_P(Resume, ATimeLimitEndsInACheckpointAndTheRunGoesOn) {
+  std::string const reference = straight();
+  Workplace const place;
+  // Five seconds before the limit are kept for the last checkpoint: this one is reached after the first step.
+  Outcome const outcome = place.launch(GetParam(), place.deck("run", {"run.time_limit=5"}));
+  SCOPED_TRACE(outcome.all());
+  EXPECT_EQ(outcome.code, 75);
+  EXPECT_THAT(outcome.err, HasSubstr("run.time_limit"));
+  EXPECT_THAT(error_lines(outcome), ::testing::IsEmpty());
+  EXPECT_EQ(state_steps(place.path("run"), "pretrain").size(), 1U);
+  place.complete(GetParam(), "run");
+  expect_no_row_twice(place.path("run"));
+  expect_same_run(reference, place.path("run"));
+}
+
+/// The process of one rank of a job; 0 if there is none.
+pid_t rank_of(Process const& job, int rank) {
+  std::string const program = fs::canonical(UPIT_PROGRAM).string();
+  std::string const wanted = std::to_string(rank);
+  for (pid_t const one : job.descendants()) {
+    std::error_code ignored;
+    if (fs::read_symlink("/proc/" + std::to_string(one) + "/exe", ignored).string() != program) continue;
+    std::string const variables = read_all_text("/proc/" + std::to_string(one) + "/environ");
+    for (std::string const name : {"PMIX_RANK", "PMI_RANK"}) {
+      if (("" + variables).find(std::string(1, '\0') + name + "=" + wanted + std::string(1, '\0')) !=
+          std::string::npos) {
+        return one;
+      }
+    }
+  }
+  return 0;
+}
+
+TEST(OneRank, LostInAStepEndsTheJobAndTheRunGoesOn) {
+  Workplace const place;
+  place.complete(2, "straight");
+  std::string const run = place.path("run");
+  auto const job = place.start(2, place.deck("run"));
+  ASSERT_TRUE(wait_until([&] { return rows_of(run, "prepare") >= 4 || !job->running(); }, kPatience, 0.2));
+  pid_t const one = rank_of(*job, 1);
+  ASSERT_NE(one, 0);
+  ::kill(one, SIGKILL);  // as the kernel does where memory runs out
+  Outcome const outcome = job->wait(20.0);
+  EXPECT_FALSE(outcome.timed_out) << "the other rank waits for ever\n" << outcome.all();
+  EXPECT_NE(outcome.code, 0);
+  EXPECT_NE(outcome.code, 75);
+  expect_no_backtrace(outcome);
+  place.complete(2, "run");
+  expect_no_row_twice(run);
+  expect_same_run(place.path("straight"), run);
+}
+
+TEST(OneRank, WithoutMemoryEndsTheJobInOneLine) {
+  Workplace const place;
+  std::string const run = place.path("run");
+  auto const job = place.start(2, place.deck("run"));
+  ASSERT_TRUE(wait_until([&] { return rows_of(run, "pretrain") >= 2 || !job->running(); }, kPatience, 0.2));
+  pid_t const one = rank_of(*job, 1);
+  ASSERT_NE(one, 0);
+  // Nothing more is given to this rank: its next large piece of memory, at the latest that of the next stage, fails.
+  rlimit const nothing = {1 << 20, 1 << 20};
+  ASSERT_EQ(::prlimit(one, RLIMIT_AS, &nothing, nullptr), 0);
+  Outcome const outcome = job->wait(30.0);
+  expect_one_error(outcome, {"rank 1 of 2", "memory"});
+  place.complete(2, "run");
+  expect_no_row_twice(run);
+}
+
+TEST(OneRank, ThatCannotOpenFilesEndsTheJobInOneLine) {
+  Workplace const place;
+  std::string const run = place.path("run");
+  auto const job = place.start(2, place.deck("run"));
+  ASSERT_TRUE(wait_until([&] { return rows_of(run, "pretrain") >= 1 || !job->running(); }, kPatience, 0.2));
+  pid_t const one = rank_of(*job, 1);
+  ASSERT_NE(one, 0);
+  rlimit const nothing = {3, 3};  // descriptors in use stay
+  ASSERT_EQ(::prlimit(one, RLIMIT_NOFILE, &nothing, nullptr), 0);
+  Outcome const outcome = job->wait(30.0);
+  expect_one_error(outcome, {"open"});
+  place.complete(2, "run");
+  expect_no_row_twice(run);
+}
+
+}  // namespace
+}  // namespace upit::test

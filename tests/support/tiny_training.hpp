@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns short trainings of small models: the cases that every rank count and every restart must agree on.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "support/tiny_data.hpp"
+#include "support/tiny_model.hpp"
+#include "upit/train/trainer.hpp"
+
+namespace upit::test {
+
+struct TrainingCase {
+  std::string name;
+  TinyCase tiny;
+  Index batch = 6;        // samples a step
+  Index micro_batch = 6;  // sequences a micro-step
+  bool packing = false;
+  double balance = 0.0;
+  double auxiliary_share = 0.0;  // 1 - alpha of stage 3; negatives come from other samples
+};
+
+inline constexpr Index kTrainingContext = 40;
+inline constexpr double kTrainingRate = 3e-3;
+
+/// What a training left: everything a caller can see of it.
+template <class T>
+struct TrainingOutcome {
+  std::vector<double> loss, balance, auxiliary, norm, entropy, assigned;
+  std::vector<T> weights;
+};
+
+template <class T>
+TrainerOptions training_options(TrainingCase const& c) {
+  TrainerOptions options;
+  options.balance = c.balance;
+  options.seed = 9;
+  options.adamw.weight_decay = 0.01;
+  options.language_weight = 1.0 - c.auxiliary_share;
+  options.auxiliary_weight = c.auxiliary_share;
+  return options;
+}
+
+template <class T>
+TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index steps) {
+  TokenStore const store = tiny_store(14, c.tiny.model.vocabulary, 2, kTrainingContext + 1);
+  BatchPlan const plan(store, kTrainingContext, c.packing, c.batch, c.micro_batch, 4);
+  Trainer<T> trainer(comm, c.tiny.model, c.tiny.expert, c.tiny.trained, plan.max_tokens_per_rank(comm.size()),
+                     training_options<T>(c));
+  copy(trainer.weights(), random_weights<T>(trainer.table(), 5));
+  TrainingOutcome<T> out;
+  for (Index s = 0; s < steps; ++s) {
+    auto const micro = plan.step(s, 3, comm.size(), false);
+    auto const negatives =
+        c.auxiliary_share > 0.0 ? plan.step(s + 100, 3, comm.size(), false) : std::vector<MicroStep>();
+    StepReport const report = trainer.step(store, micro, s, kTrainingRate, negatives);
+    out.loss.push_back(report.loss);
+    out.balance.push_back(report.balance);
+    out.auxiliary.push_back(report.auxiliary);
+    out.norm.push_back(report.norm);
+    out.entropy.push_back(report.load.entropy);
+    out.assigned.insert(out.assigned.end(), report.load.assigned.begin(), report.load.assigned.end());
+  }
+  out.weights = flat(trainer.weights());
+  return out;
+}
+
+inline std::vector<TrainingCase> training_cases() {
+  auto const topk = RouterOrder::topk_softmax, first = RouterOrder::softmax_topk;
+  Trained const all{true, true, true}, experts{false, true, true}, lora{false, true, false},
+      dense{true, false, false};
+  auto const dropped = [](ExpertConfig e, double p) {
+    e.dropout = p;
+    return e;
+  };
+  std::vector<TrainingCase> list;
+  list.push_back({"dense", {tiny_model(true, 2), {}, dense}});
+  list.push_back({"dense_accumulated", {tiny_model(false, 4), {}, dense}, 6, 2});
+  ExpertConfig const one = dropped(tiny_experts(1, 1, LoraMix::branch, topk), 0.1);
+  list.push_back({"lora", {tiny_model(true, 2), one, lora}, 6, 3});
+  list.push_back({"lora_packed", {tiny_model(true, 2), one, lora}, 8, 2, true});
+  list.push_back({"lora_one_sequence", {tiny_model(true, 2), one, lora}, 2, 1});
+  for (auto const mix : {LoraMix::branch, LoraMix::ffn}) {
+    std::string const name = mix == LoraMix::branch ? "branch" : "ffn";
+    list.push_back(
+        {name, {tiny_model(true, 2), dropped(tiny_experts(5, 2, mix, topk), 0.1), experts}, 6, 3, false, 0.1});
+    list.push_back({name + "_all", {tiny_model(false, 2), tiny_experts(4, 3, mix, first), all}, 5, 3, true, 0.2});
+  }
+  ExpertConfig auxiliary = one;
+  auxiliary.router = RouterUse::auxiliary;
+  list.push_back({"auxiliary", {tiny_model(true, 2), auxiliary, experts}, 4, 3, false, 0.0, 0.5});
+  return list;
+}
+
+}  // namespace upit::test

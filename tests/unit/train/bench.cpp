@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the checks of how speed is counted, and one bench of tiny shapes.
+#include "upit/train/bench.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace upit::test {
+namespace {
+
+ModelConfig design_shapes() {
+  ModelConfig m;
+  m.layers = 8;
+  m.width = 512;
+  m.heads = m.kv_heads = 8;
+  m.head_width = 64;
+  m.ffn = 1376;
+  m.vocabulary = 32000;
+  m.context = 512;
+  return m;
+}
+
+TEST(Flops, EqualTheFiguresOfTheDesign) {
+  ModelConfig const m = design_shapes();
+  auto const mflop = [&](BenchKind kind) { return flops_per_token(m, kind, 512, 2, 8) * 1e-6; };
+  EXPECT_NEAR(mflop(BenchKind::dense), 262.668288, 1e-9);
+  EXPECT_NEAR(mflop(BenchKind::ffn_moe), 364.118016, 1e-9);
+  EXPECT_NEAR(mflop(BenchKind::lora), 181.481472, 1e-9);
+  EXPECT_NEAR(mflop(BenchKind::lora_moe), 183.656448, 1e-9);
+}
+
+TEST(Flops, CountFewerKeyValueHeads) {
+  ModelConfig m = design_shapes();
+  double const all = flops_per_token(m, BenchKind::dense, 512, 2, 8);
+  m.kv_heads = 2;
+  // k and v shrink from 2 d d to 2 d d / 4 in each of 8 layers; 6 FLOPs a parameter.
+  EXPECT_NEAR(all - flops_per_token(m, BenchKind::dense, 512, 2, 8), 6.0 * 8 * 1.5 * 512 * 512, 1e-3);
+}
+
+TEST(BenchCase, TakesBestAndMedian) {
+  BenchCase c;
+  c.flops = 1e9;
+  c.seconds = {0.5, 0.1, 0.2, 0.4};
+  c.ceiling = {10.0, 40.0, 10.0, 10.0};
+  EXPECT_DOUBLE_EQ(c.best_seconds(), 0.1);
+  EXPECT_DOUBLE_EQ(c.median_seconds(), 0.3);
+  // Shares 0.2, 0.25, 0.5, 0.25.
+  EXPECT_DOUBLE_EQ(c.median_share(), 0.25);
+  BenchReport report;
+  report.ceiling = {20.0, 50.0, 30.0};
+  EXPECT_DOUBLE_EQ(report.best_share(c), 0.2);
+  EXPECT_DOUBLE_EQ(report.median_ceiling(), 30.0);
+}
+
+BenchOptions tiny_bench() {
+  BenchOptions o;
+  o.model.layers = 2;
+  o.model.width = 16;
+  o.model.heads = 4;
+  o.model.kv_heads = 2;
+  o.model.head_width = 4;
+  o.model.ffn = 24;
+  o.model.vocabulary = 50;
+  o.model.context = 12;
+  o.sequences = 4;
+  o.experts = 4;
+  o.rank = 2;
+  o.repeats = 3;
+  static constexpr ProductShape kSmall[] = {{32, 16, 8}};
+  o.shapes = kSmall;
+  return o;
+}
+
+TEST(RunBench, TimesEveryCaseOnRandomTokens) {
+  Communicator const comm = Communicator::world();
+  Console console(false);
+  for (auto const mix : {LoraMix::branch, LoraMix::ffn}) {
+    BenchOptions options = tiny_bench();
+    options.mix = mix;
+    BenchReport const report = run_bench(comm, options, console);
+    ASSERT_EQ(report.cases.size(), 3u);
+    EXPECT_EQ(report.ceiling.size(), 10u);  // before the first step and after each of 9
+    EXPECT_GT(report.resident, 1 << 20);
+    for (auto const& c : report.cases) {
+      ASSERT_EQ(c.seconds.size(), 3u);
+      EXPECT_GT(c.best_seconds(), 0.0);
+      EXPECT_EQ(c.tokens, 48);
+      EXPECT_DOUBLE_EQ(c.flops, 48.0 * flops_per_token(options.model, c.kind, 12, 2, 2));
+      EXPECT_GT(c.median_share(), 0.0);
+      // Random tokens and small random weights: the loss of a uniform guess, ln 50.
+      EXPECT_NEAR(c.loss, std::log(50.0), 0.1) << name_of(c.kind);
+      EXPECT_GT(c.bytes, 0);
+    }
+    EXPECT_GT(report.cases[0].bytes, report.cases[1].bytes);  // moments of all weights
+  }
+}
+
+TEST(RunBench, RefusesShapesThatDoNotFit) {
+  Communicator const comm = Communicator::world();
+  Console console(false);
+  BenchOptions options = tiny_bench();
+  options.active = 5;
+  EXPECT_THROW(run_bench(comm, options, console), AgreedError);
+  options = tiny_bench();
+  options.sequences = 0;
+  EXPECT_THROW(run_bench(comm, options, console), AgreedError);
+}
+
+TEST(GemmPeak, MeasuresEveryLibrary) {
+  ProductShape const shapes[] = {{16, 8, 24}, {5, 40, 3}};
+  GemmPeak const peak(shapes);
+  ASSERT_GE(GemmPeak::libraries().size(), 1u);
+  for (Index library = 0; library < std::ssize(GemmPeak::libraries()); ++library) {
+    for (auto const& shape : shapes) {
+      double const rate = peak.measure(library, shape, 2);
+      EXPECT_GT(rate, 0.0);
+      EXPECT_TRUE(std::isfinite(rate));
+    }
+  }
+  EXPECT_THROW(peak.measure(0, {100, 100, 100}, 1), std::logic_error);
+}
+
+}  // namespace
+}  // namespace upit::test

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns tests of one training step: its loss, its balance loss, what it trains and what it leaves alone.
+#include "upit/train/trainer.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "support/plain_model.hpp"
+#include "support/tiny_training.hpp"
+
+namespace upit::test {
+namespace {
+
+TrainingCase find_case(std::string const& name) {
+  for (auto const& c : training_cases()) {
+    if (c.name == name) return c;
+  }
+  throw std::runtime_error("no case " + name);
+}
+
+/// A trainer with random weights and the first steps of its plan.
+struct Bench {
+  TrainingCase c;
+  Communicator comm = Communicator::world();
+  TokenStore store;
+  BatchPlan plan;
+  Trainer<double> trainer;
+
+  explicit Bench(TrainingCase const& from, TrainerOptions const& options)
+      : c(from),
+        store(tiny_store(14, c.tiny.model.vocabulary, 2, kTrainingContext + 1)),
+        plan(store, kTrainingContext, c.packing, c.batch, c.micro_batch, 4),
+        trainer(comm, c.tiny.model, c.tiny.expert, c.tiny.trained, plan.max_tokens_per_rank(1), options) {
+    copy(trainer.weights(), random_weights<double>(trainer.table(), 5));
+  }
+  explicit Bench(TrainingCase const& from) : Bench(from, training_options<double>(from)) {}
+  StepReport step(Index s, double rate = kTrainingRate) {
+    return trainer.step(store, plan.step(s, 0, 1, false), s, rate);
+  }
+};
+
+TEST(TrainerStep, LossIsTheMeanOverResponseTokens) {
+  for (auto const* name : {"dense", "dense_accumulated", "branch_all", "ffn_all"}) {
+    Bench b(find_case(name));
+    PlainModel const plain(b.c.tiny.model, b.c.tiny.expert, b.trainer.table(), b.trainer.weights());
+    double sum = 0.0;
+    Index targets = 0, tokens = 0;
+    for (Index const i : b.plan.step_samples(0, 0)) {
+      auto const all = b.store.tokens_of(i);
+      std::vector<int> const token(all.begin(), all.end() - 1);
+      std::vector<int> target(all.begin() + 1, all.end());
+      for (int t = 0; t + 1 < b.store.samples[static_cast<std::size_t>(i)].response; ++t) {
+        target[static_cast<std::size_t>(t)] = -1;
+      }
+      for (double const nll : plain.nll(token, target)) {
+        sum += nll;
+        ++targets;
+      }
+      tokens += static_cast<Index>(token.size());
+    }
+    StepReport const report = b.step(0);
+    EXPECT_EQ(report.targets, targets);
+    EXPECT_EQ(report.tokens, tokens);
+    EXPECT_NEAR(report.loss, sum / static_cast<double>(targets), 1e-12) << name;
+  }
+}
+
+TEST(TrainerStep, MicroStepsAddUpToTheWholeBatch) {
+  TrainingCase c = find_case("dense");
+  auto const whole = train<double>(Communicator::world(), c, 5);
+  for (Index const micro : {1, 2, 4}) {
+    c.micro_batch = micro;
+    auto const parts = train<double>(Communicator::world(), c, 5);
+    for (std::size_t s = 0; s < 5; ++s) {
+      EXPECT_NEAR(parts.loss[s], whole.loss[s], 1e-12);
+      EXPECT_NEAR(parts.norm[s], whole.norm[s], 1e-11 * whole.norm[s]);
+    }
+  }
+}
+
+TEST(TrainerStep, OnlyTrainedGroupsMove) {
+  for (auto const& c : training_cases()) {
+    Bench b(c);
+    auto const before = flat(b.trainer.weights().backbone), experts = flat(b.trainer.weights().expert),
+               router = flat(b.trainer.weights().router);
+    b.step(0);
+    Trained const t = c.tiny.trained;
+    EXPECT_EQ(flat(b.trainer.weights().backbone) != before, t.backbone) << c.name;
+    EXPECT_EQ(flat(b.trainer.weights().expert) != experts, t.expert && c.tiny.expert.count > 0) << c.name;
+    bool const routed = c.tiny.expert.router == RouterUse::gate || c.auxiliary_share > 0.0;
+    EXPECT_EQ(flat(b.trainer.weights().router) != router, t.router && routed) << c.name;
+  }
+}
+
+// Weights near 3 nats: the first steps on one batch again and again must lower its loss.
+TEST(TrainerStep, LowersTheLossOfOneBatch) {
+  for (auto const* name : {"dense", "lora", "branch", "ffn"}) {
+    TrainingCase c = find_case(name);
+    c.tiny.expert.dropout = 0.0;
+    Bench b(c);
+    auto const micro = b.plan.step(0, 0, 1, false);
+    double const first = b.trainer.step(b.store, micro, 0, 1e-2).loss;
+    double last = first;
+    for (Index s = 1; s < 20; ++s) last = b.trainer.step(b.store, micro, s, 1e-2).loss;
+    EXPECT_LT(last, 0.8 * first) << name;
+  }
+}
+
+TEST(TrainerStep, LanguageWeightScalesTheGradient) {
+  TrainingCase const c = find_case("dense");
+  TrainerOptions half = training_options<double>(c);
+  half.language_weight = 0.5;
+  StepReport const one = Bench(c).step(0), other = Bench(c, half).step(0);
+  EXPECT_EQ(one.loss, other.loss);
+  EXPECT_NEAR(other.norm, 0.5 * one.norm, 1e-13 * one.norm);
+}
+
+TEST(TrainerStep, NothingMovesWhenTheLossIsNotFinite) {
+  for (double const poison : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    for (auto const* name : {"dense", "branch", "ffn"}) {
+      Bench b(find_case(name));
+      b.step(0);
+      auto const& norm = b.trainer.table().find(1, "ffn_norm");
+      b.trainer.weights().tensor(norm).data()[2] = poison;
+      auto const before = flat(b.trainer.weights().expert), backbone = flat(b.trainer.weights().backbone),
+                 moment = flat(b.trainer.optimizer().first_moment());
+      StepReport const report = b.step(1);
+      EXPECT_FALSE(std::isfinite(report.loss) && std::isfinite(report.norm)) << name;
+      EXPECT_EQ(flat(b.trainer.weights().expert), before) << name;
+      EXPECT_EQ(flat(b.trainer.optimizer().first_moment()), moment) << name;
+      auto const after = flat(b.trainer.weights().backbone);
+      for (std::size_t i = 0; i < after.size(); ++i) {
+        if (!std::isnan(poison) || !std::isnan(backbone[i])) ASSERT_EQ(after[i], backbone[i]) << name;
+      }
+    }
+  }
+}
+
+TEST(TrainerStep, RepeatsBitForBitWithThreads) {
+  for (auto const& c : training_cases()) {
+    auto const once = train<float>(Communicator::world(), c, 3), again = train<float>(Communicator::world(), c, 3);
+    EXPECT_EQ(once.loss, again.loss) << c.name;
+    EXPECT_EQ(once.weights, again.weights) << c.name;
+  }
+}
+
+// Weights whose router sees only where a token's embedding points: the residual stream is so large that blocks
+// add nothing to its direction.
+void point_embeddings(Bench const& b, Index directions) {
+  ModelConfig const& m = b.c.tiny.model;
+  auto const& table = b.trainer.table();
+  auto const w = b.trainer.weights();
+  double* const embedding = w.tensor(table.find("embedding")).data();
+  std::fill_n(embedding, m.vocabulary * m.width, 0.0);
+  for (Index v = 0; v < m.vocabulary; ++v) embedding[v * m.width + v % directions] = 1e6;
+  std::fill_n(w.router.data(), w.router.extent(0), 0.0);
+}
+
+TEST(RouterBalance, AZeroRouterGivesOne) {
+  for (auto const* name : {"branch", "ffn", "ffn_all"}) {
+    Bench b(find_case(name));
+    Kokkos::deep_copy(b.trainer.weights().router, 0.0);
+    StepReport const report = b.step(0);
+    auto const e = static_cast<double>(b.c.tiny.expert.count), k = static_cast<double>(b.c.tiny.expert.active);
+    EXPECT_NEAR(report.balance, 1.0, 1e-13);
+    EXPECT_NEAR(report.load.entropy, std::log(e), 1e-12);
+    // Ties go to the lower experts: they take everything.
+    EXPECT_NEAR(report.load.imbalance(2, b.c.tiny.expert.count), e / k, 1e-13);
+    EXPECT_EQ(report.load.dead(), 2 * (b.c.tiny.expert.count - b.c.tiny.expert.active));
+  }
+}
+
+TEST(RouterBalance, SharpAndEvenGivesOneToo) {
+  TrainingCase c = find_case("branch");
+  c.tiny.expert = tiny_experts(4, 1, LoraMix::branch, RouterOrder::topk_softmax);
+  c.tiny.model.vocabulary = 16;
+  c.batch = c.micro_batch = 1;
+  Bench b(c);
+  point_embeddings(b, 4);
+  for (int l = 0; l < 2; ++l) {
+    auto const& router = b.trainer.table().find(l, "router");
+    for (Index e = 0; e < 4; ++e) b.trainer.weights().router(router.offset + e * c.tiny.model.width + e) = 100.0;
+  }
+  // One sample that feeds every token of the vocabulary once (the last of its 17 is only predicted).
+  TokenStore store;
+  store.domains = {"all"};
+  std::vector<int> tokens;
+  for (int t = 0; t < 17; ++t) tokens.push_back(t % 16);
+  store.append(tokens, 1, 0);
+  BatchPlan const plan(store, 40, false, 1, 1, 1);
+  StepReport const report = b.trainer.step(store, plan.step(0, 0, 1, false), 0, 1e-3);
+  EXPECT_NEAR(report.balance, 1.0, 1e-6);
+  EXPECT_NEAR(report.load.imbalance(2, 4), 1.0, 1e-13);
+  EXPECT_EQ(report.load.dead(), 0);
+  EXPECT_NEAR(report.load.entropy, 0.0, 1e-6);
+}
+
+TEST(RouterBalance, FullCollapseGivesExpertsOverActive) {
+  for (auto const mix : {LoraMix::branch, LoraMix::ffn}) {
+    for (Index const active : {1, 2, 5}) {
+      TrainingCase c = find_case("branch");
+      c.tiny.expert = tiny_experts(5, active, mix, RouterOrder::topk_softmax);
+      Bench b(c);
+      point_embeddings(b, 1);
+      for (int l = 0; l < 2; ++l) {
+        auto const& router = b.trainer.table().find(l, "router");
+        for (Index e = 5 - active; e < 5; ++e) {
+          b.trainer.weights().router(router.offset + e * c.tiny.model.width) = 100.0;
+        }
+      }
+      StepReport const report = b.step(0);
+      EXPECT_NEAR(report.balance, 5.0 / static_cast<double>(active), 1e-6) << "K " << active;
+      EXPECT_EQ(report.load.dead(), 2 * (5 - active));
+    }
+  }
+}
+
+TEST(RouterLoad, ImbalanceIsOfTheWorstLayer) {
+  RouterLoad load;
+  load.assigned = {4, 4, 0, 0, 1, 3, 2, 2};
+  EXPECT_DOUBLE_EQ(load.imbalance(2, 4), 2.0);
+  EXPECT_EQ(load.dead(), 2);
+  EXPECT_EQ(RouterLoad().imbalance(2, 4), 0.0);
+}
+
+}  // namespace
+}  // namespace upit::test
