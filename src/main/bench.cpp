@@ -17,11 +17,12 @@ json to_json(BenchOptions const& o, BenchReport const& report, std::string const
   json out;
   out["surroundings"] = surroundings;
   out["ranks"] = ranks;
-  out["shapes"] = {{"width", m.width},         {"layers", m.layers},       {"heads", m.heads},
-                   {"kv_heads", m.kv_heads},   {"ffn", m.ffn},             {"vocabulary", m.vocabulary},
-                   {"sequence", m.context},    {"sequences", o.sequences}, {"experts", o.experts},
-                   {"top_k", o.active},        {"rank", o.rank},
-                   {"mix", o.mix == LoraMix::ffn ? "ffn" : "branch"}};
+  out["shapes"] = {{"width", m.width},      {"layers", m.layers},
+                   {"heads", m.heads},      {"kv_heads", m.kv_heads},
+                   {"ffn", m.ffn},          {"vocabulary", m.vocabulary},
+                   {"sequence", m.context}, {"sequences", o.sequences},
+                   {"experts", o.experts},  {"top_k", o.active},
+                   {"rank", o.rank},        {"mix", o.mix == LoraMix::ffn ? "ffn" : "branch"}};
   out["ceiling_gflops"] = {
       {"best", report.best_ceiling()}, {"median", report.median_ceiling()}, {"samples", report.ceiling}};
   out["peak_resident_bytes"] = report.resident;
@@ -54,29 +55,31 @@ int bench(BenchCommand const& command, std::string const& surroundings, Communic
   BenchOptions const& o = command.options;
   ModelConfig const& m = o.model;
   console.say(surroundings);
-  console.say(fmt::format("d {}, L {}, H {}, G {}, f {}, V {}; {} x {} tokens a step over all ranks; r {}, E {}, K {}, {}",
-                          m.width, m.layers, m.heads, m.kv_heads, m.ffn, m.vocabulary, o.sequences, m.context, o.rank,
-                          o.experts, o.active, o.mix == LoraMix::ffn ? "ffn" : "branch"));
+  console.say(fmt::format(
+      "d {}, L {}, H {}, G {}, f {}, V {}; {} x {} tokens a step over all ranks; r {}, E {}, K {}, {}",
+      m.width, m.layers, m.heads, m.kv_heads, m.ffn, m.vocabulary, o.sequences, m.context, o.rank, o.experts,
+      o.active, o.mix == LoraMix::ffn ? "ffn" : "branch"));
   BenchReport const report = run_bench(world, o, console);
-  Table table({"case", "ms best", "median", "tokens/s best", "median", "GFLOP/s best", "median", "share best", "median",
-               "peak bytes a rank"});
+  Table table({"case", "ms best", "median", "tokens/s best", "median", "GFLOP/s best", "median", "share best",
+               "median", "peak bytes a rank"});
   for (auto const& c : report.cases) {
     double const best = c.best_seconds(), median = c.median_seconds();
     auto const tokens = static_cast<double>(c.tokens);
-    table.row({std::string(name_of(c.kind)), fmt::format("{:.2f}", best * 1e3), fmt::format("{:.2f}", median * 1e3),
-               fmt::format("{:.0f}", tokens / best), fmt::format("{:.0f}", tokens / median),
-               fmt::format("{:.1f}", c.gflops(best)), fmt::format("{:.1f}", c.gflops(median)),
-               fmt::format("{:.3f}", report.best_share(c)), fmt::format("{:.3f}", c.median_share()),
-               format_bytes(c.bytes)});
+    table.row({std::string(name_of(c.kind)), fmt::format("{:.2f}", best * 1e3),
+               fmt::format("{:.2f}", median * 1e3), fmt::format("{:.0f}", tokens / best),
+               fmt::format("{:.0f}", tokens / median), fmt::format("{:.1f}", c.gflops(best)),
+               fmt::format("{:.1f}", c.gflops(median)), fmt::format("{:.3f}", report.best_share(c)),
+               fmt::format("{:.3f}", c.median_share()), format_bytes(c.bytes)});
   }
   console.say(table);
-  console.say(fmt::format("ceiling: best {:.1f}, median {:.1f} GFLOP/s of {} samples; largest resident memory of a rank, "
-                          "all cases together: {}",
-                          report.best_ceiling(), report.median_ceiling(), report.ceiling.size(),
-                          format_bytes(report.resident)));
+  console.say(fmt::format(
+      "ceiling: best {:.1f}, median {:.1f} GFLOP/s of {} samples; largest resident memory of a rank, "
+      "all cases together: {}",
+      report.best_ceiling(), report.median_ceiling(), report.ceiling.size(), format_bytes(report.resident)));
   if (!command.json.empty()) {
-    world.agree_on_root(
-        [&] { write_text_file(command.json, to_json(o, report, surroundings, world.size()).dump(2) + "\n"); });
+    world.agree_on_root([&] {
+      write_text_file(command.json, to_json(o, report, surroundings, world.size()).dump(2) + "\n");
+    });
   }
   return 0;
 }

@@ -17,8 +17,8 @@ namespace {
 std::string or_dash(Index value, std::string text) { return value > 0 ? std::move(text) : "-"; }
 
 Table stage_table(RunPlan const& plan) {
-  Table table({"stage", "steps", "passes a step", "tokens a rank", "trained", "memory a rank", "sent a step", "files",
-               "states"});
+  Table table({"stage", "steps", "passes a step", "tokens a rank", "trained", "memory a rank", "sent a step",
+               "files", "states"});
   for (auto const& s : plan.stages) {
     std::string const steps = s.runs > 1 ? fmt::format("{} x {}", s.runs, s.steps) : format_count(s.steps);
     table.row({s.name, or_dash(s.steps, steps), or_dash(s.passes, format_count(s.passes)),
@@ -42,9 +42,10 @@ std::vector<std::string> plan_warnings(Deck const& deck, RunPlan const& plan) {
   constexpr Index kFewSteps = 100;
   for (auto const& s : plan.stages) {
     if (s.name == "route" && s.steps < kFewSteps) {
-      warnings.push_back(fmt::format("stage route trains an expert and its routing vectors for {} steps only; below {} "
-                                     "they hardly move (more epochs, a smaller route.batch, more seeds)",
-                                     s.steps, kFewSteps));
+      warnings.push_back(
+          fmt::format("stage route trains an expert and its routing vectors for {} steps only; below {} "
+                      "they hardly move (more epochs, a smaller route.batch, more seeds)",
+                      s.steps, kFewSteps));
     }
   }
   return warnings;
@@ -52,22 +53,27 @@ std::vector<std::string> plan_warnings(Deck const& deck, RunPlan const& plan) {
 
 void say_plan(Deck const& deck, RunPlan const& plan, Index ranks, Console& console) {
   ModelConfig const& m = plan.model;
-  console.say(fmt::format("base: {}; {} layers of width {}, {} heads with {} key-value heads, FFN {}, vocabulary {}, "
-                          "context {}{}",
-                          deck.model.base.empty() ? "pre-trained by this run" : deck.model.base, m.layers, m.width,
-                          m.heads, m.kv_heads, m.ffn, m.vocabulary, m.context, m.tied ? ", head tied" : ""));
-  console.say(fmt::format("parameters: backbone {}, {} experts of {}, routers {}; in all {}", format_count(plan.backbone),
-                          deck.expert.count, format_count(plan.one_expert), format_count(plan.routers),
+  console.say(
+      fmt::format("base: {}; {} layers of width {}, {} heads with {} key-value heads, FFN {}, vocabulary {}, "
+                  "context {}{}",
+                  deck.model.base.empty() ? "pre-trained by this run" : deck.model.base, m.layers, m.width,
+                  m.heads, m.kv_heads, m.ffn, m.vocabulary, m.context, m.tied ? ", head tied" : ""));
+  console.say(fmt::format("parameters: backbone {}, {} experts of {}, routers {}; in all {}",
+                          format_count(plan.backbone), deck.expert.count, format_count(plan.one_expert),
+                          format_count(plan.routers),
                           format_count(plan.backbone + plan.experts + plan.routers)));
-  console.say(fmt::format("data: {} training and {} held-out samples of {} domains, on average {:.0f} bytes and {:.0f} "
-                          "tokens, longest {} tokens; {} truncated, {} dropped, {} duplicates left out",
-                          format_count(plan.training_samples), format_count(plan.held_out_samples),
-                          plan.domains.size(), plan.data.mean_bytes, plan.data.mean_tokens, plan.longest,
-                          plan.data.truncated, plan.data.dropped, plan.data.duplicates));
-  console.say(fmt::format("rank grid: data {} x expert {}", ranks / deck.parallel.expert, deck.parallel.expert));
+  console.say(fmt::format(
+      "data: {} training and {} held-out samples of {} domains, on average {:.0f} bytes and {:.0f} "
+      "tokens, longest {} tokens; {} truncated, {} dropped, {} duplicates left out",
+      format_count(plan.training_samples), format_count(plan.held_out_samples), plan.domains.size(),
+      plan.data.mean_bytes, plan.data.mean_tokens, plan.longest, plan.data.truncated, plan.data.dropped,
+      plan.data.duplicates));
+  console.say(
+      fmt::format("rank grid: data {} x expert {}", ranks / deck.parallel.expert, deck.parallel.expert));
   console.say("");
   console.say(stage_table(plan));
-  console.say(fmt::format("memory of a rank: at most {}, beside program and libraries", format_bytes(plan.memory())));
+  console.say(
+      fmt::format("memory of a rank: at most {}, beside program and libraries", format_bytes(plan.memory())));
   Index const free = free_for(deck.run.directory);
   console.say(fmt::format("disk: {} at the fullest moment, {} free at {}", format_bytes(plan.disk()),
                           format_bytes(free), deck.run.directory));
@@ -80,8 +86,9 @@ void say_plan(Deck const& deck, RunPlan const& plan, Index ranks, Console& conso
 int check_deck(Deck const& deck, Index ranks, std::string const& surroundings, Communicator const& world,
                Console& console) {
   console.say(print_deck(deck, false));
-  console.say(ranks == world.size() ? surroundings
-                                    : fmt::format("planned for {} ranks; threads as here: {}", ranks, surroundings));
+  console.say(ranks == world.size()
+                  ? surroundings
+                  : fmt::format("planned for {} ranks; threads as here: {}", ranks, surroundings));
   RankGrid const grid(world, deck.parallel.expert);
   world.agree_on_root([&] { say_plan(deck, make_plan(deck, ranks), ranks, console); });
   return 0;

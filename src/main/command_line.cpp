@@ -52,8 +52,8 @@ saved: run the same command again.
 )";
 
 std::string version_text() {
-  return fmt::format("upit {} ({}), Kokkos {}.{}.{} with {}\n", UPIT_VERSION, UPIT_GIT_HASH, KOKKOS_VERSION / 10000,
-                     KOKKOS_VERSION / 100 % 100, KOKKOS_VERSION % 100, Exec::name());
+  return fmt::format("upit {} ({}), Kokkos {}.{}.{} with {}\n", UPIT_VERSION, UPIT_GIT_HASH,
+                     KOKKOS_VERSION / 10000, KOKKOS_VERSION / 100 % 100, KOKKOS_VERSION % 100, Exec::name());
 }
 
 /// What the options are written to before one command is made of it.
@@ -68,32 +68,40 @@ struct Words {
   std::vector<std::string> cases;
 };
 
+CLI::Validator at_least(Index low) { return CLI::Range(low, Index{1} << 30).description(""); }
+
 void add_deck(CLI::App& app, std::string& deck, std::vector<std::string>& overrides, bool required) {
   app.add_option("DECK", deck, "TOML file that describes the run")->required(required);
   app.add_option("table.key=value", overrides, "keys that win over the deck");
 }
 
 void add_eval(CLI::App& app, EvalCommand& c) {
-  app.add_option("MODEL", c.model, "Hugging Face Llama directory, or a dense or MoE file of upit")->required();
-  auto* const data = app.add_option("--data", c.data, "JSON lines with instruction, input, output; plain or gzip");
+  app.add_option("MODEL", c.model, "Hugging Face Llama directory, or a dense or MoE file of upit")
+      ->required();
+  auto* const data =
+      app.add_option("--data", c.data, "JSON lines with instruction, input, output; plain or gzip");
   auto* const tokens = app.add_option("--tokens", c.tokens, "JSON lines {\"tokens\": [...]}");
   tokens->excludes(data);
   app.add_option("--json", c.json, "write results to this file");
-  app.add_option("--tokenizer", c.tokenizer, "\"bytes\" or a tokenizer.model, instead of the model's")->needs(data);
+  app.add_option("--tokenizer", c.tokenizer, "\"bytes\" or a tokenizer.model, instead of the model's")
+      ->needs(data);
   app.add_option("--template", c.format, "prompt template, instead of the model's")
       ->check(CLI::IsMember({"plain", "alpaca"}))
       ->needs(data);
-  app.add_option("--loss-on", c.loss_on, "tokens that count", true)
+  app.add_option("--loss-on", c.loss_on, "tokens that count")
       ->check(CLI::IsMember({"response", "all"}))
+      ->capture_default_str()
       ->needs(data);
-  app.add_option("--too-long", c.too_long, "what happens to a sample above the context", true)
+  app.add_option("--too-long", c.too_long, "what happens to a sample above the context")
       ->check(CLI::IsMember({"truncate", "drop", "error"}))
+      ->capture_default_str()
       ->needs(data);
   app.add_option("--context", c.context, "longest sample in tokens, instead of the model's")
-      ->check(CLI::Range(Index{4}, Index{1} << 30))
+      ->check(at_least(4))
       ->needs(data);
-  app.add_option("--micro-batch", c.micro_batch, "samples of one forward pass, over all ranks", true)
-      ->check(CLI::Range(Index{1}, Index{1} << 30));
+  app.add_option("--micro-batch", c.micro_batch, "samples of one forward pass, over all ranks")
+      ->check(at_least(1))
+      ->capture_default_str();
   app.footer(
       "Examples:\n"
       "  upit eval runs/lora8e/post_train/model.h5 --data mine.jsonl other.jsonl.gz\n"
@@ -111,7 +119,7 @@ void add_bench(CLI::App& app, Words& w) {
   m.vocabulary = 32000;
   m.context = 512;
   auto const count = [&app](char const* name, Index& value, char const* meaning) {
-    app.add_option(name, value, meaning, true)->check(CLI::Range(Index{1}, Index{1} << 30));
+    app.add_option(name, value, meaning)->check(at_least(1))->capture_default_str();
   };
   count("--width", m.width, "d");
   count("--layers", m.layers, "L");
@@ -125,15 +133,18 @@ void add_bench(CLI::App& app, Words& w) {
   count("--top-k", o.active, "K of lora_moe");
   count("--rank", o.rank, "r");
   count("--repeat", o.repeats, "timed steps of each case");
-  app.add_option("--mix", w.mix, "where experts are summed: in each linear, or after whole FFNs", true)
-      ->check(CLI::IsMember({"branch", "ffn"}));
+  app.add_option("--mix", w.mix, "where experts are summed: in each linear, or after whole FFNs")
+      ->check(CLI::IsMember({"branch", "ffn"}))
+      ->capture_default_str();
   app.add_option("--cases", w.cases, "what to time, separated by commas; all without it")
       ->delimiter(',')
       ->check(CLI::IsMember({"dense", "lora", "lora_moe"}));
   app.add_option("--json", w.bench.json, "write results to this file");
   app.footer(
-      "A step: zero gradients, forward, backward, clipping, AdamW; random tokens, every position a loss token.\n"
-      "Ceiling: best over the linked BLASes of three single-precision products, all ranks at once, sampled before\n"
+      "A step: zero gradients, forward, backward, clipping, AdamW; random tokens, every position a loss "
+      "token.\n"
+      "Ceiling: best over the linked BLASes of three single-precision products, all ranks at once, sampled "
+      "before\n"
       "and after each step. Best share: fastest step over highest ceiling; median share: each step over the\n"
       "ceiling beside it.");
 }
@@ -160,8 +171,9 @@ void require_path(std::string const& word, CLI::App const& app) {
   for (auto const* command : app.get_subcommands([](CLI::App const*) { return true; })) {
     names.push_back(command->get_name());
   }
-  fail(fmt::format("\"{}\" is neither a command ({}) nor the path of a deck (NAME.toml); did you mean \"{}\"?", word,
-                   fmt::join(names, ", "), nearest(word, names)));
+  fail(
+      fmt::format("\"{}\" is neither a command ({}) nor the path of a deck (NAME.toml); did you mean \"{}\"?",
+                  word, fmt::join(names, ", "), nearest(word, names)));
 }
 
 std::string one_line(std::string text) {
@@ -182,21 +194,25 @@ Command parse_command_line(int argc, char const* const* argv) {
   auto* const check = app.add_subcommand("check", "Read a deck and print the plan; train nothing.");
   add_deck(*check, w.check.deck, w.check.overrides, true);
   check->add_option("--ranks", w.check.ranks, "plan for so many ranks, instead of those that run")
-      ->check(CLI::Range(Index{1}, Index{1} << 24));
+      ->check(at_least(1));
   auto* const rehearse = app.add_subcommand("rehearse", "Run every stage of a deck for two steps.");
   add_deck(*rehearse, w.rehearse.deck, w.rehearse.overrides, true);
-  auto* const deck = app.add_subcommand("deck", "Print a deck with every key written out; without one, the defaults.");
+  auto* const deck =
+      app.add_subcommand("deck", "Print a deck with every key written out; without one, the defaults.");
   add_deck(*deck, w.deck.deck, w.deck.overrides, false);
   deck->add_flag("--all", w.deck.comments, "with default, unit and meaning of every key");
-  auto* const inspect = app.add_subcommand("inspect", "Print what a model file says about itself and its tensors.");
-  inspect->add_option("FILE", w.inspect.paths, "HDF5 file of upit, safetensors file, or Hugging Face directory")
+  auto* const inspect =
+      app.add_subcommand("inspect", "Print what a model file says about itself and its tensors.");
+  inspect
+      ->add_option("FILE", w.inspect.paths, "HDF5 file of upit, safetensors file, or Hugging Face directory")
       ->required();
   auto* const eval = app.add_subcommand("eval", "Print loss and perplexity of a model.");
   add_eval(*eval, w.eval);
   auto* const bench = app.add_subcommand("bench", "Time training steps on random weights and tokens.");
   add_bench(*bench, w);
   app.require_subcommand(0, 1);
-  app.formatter_fn([](CLI::App const*, std::string const&, CLI::AppFormatMode) { return std::string(kHelp); });
+  app.formatter_fn(
+      [](CLI::App const*, std::string const&, CLI::AppFormatMode) { return std::string(kHelp); });
 
   try {
     app.parse(argc, argv);
@@ -210,10 +226,12 @@ Command parse_command_line(int argc, char const* const* argv) {
     if (!w.run.deck.empty()) require_path(w.run.deck, app);
     fail(fmt::format("{} (see {} --help)", one_line(e.what()), asked));
   }
+  auto const commands = app.get_subcommands();
   if (!w.run.deck.empty()) {
     require_path(w.run.deck, app);
-    require(app.get_subcommands().empty(), fmt::format("a command stands first: upit {} {}",
-                                                       app.get_subcommands().empty() ? "" : app.get_subcommands()[0]->get_name(), w.run.deck));
+    for (auto const* command : commands) {
+      fail(fmt::format("a command stands before the deck: upit {} {}", command->get_name(), w.run.deck));
+    }
     return w.run;
   }
   require(w.run.redo.empty(), "--redo needs the deck of the run: upit DECK.toml --redo " + w.run.redo);
@@ -222,7 +240,11 @@ Command parse_command_line(int argc, char const* const* argv) {
     w.rehearse.rehearse = true;
     return w.rehearse;
   }
-  if (*deck) return w.deck;
+  if (*deck) {
+    bool const path = w.deck.deck.find('=') == std::string::npos;
+    if (!path) w.deck.overrides.insert(w.deck.overrides.begin(), std::exchange(w.deck.deck, ""));
+    return w.deck;
+  }
   if (*inspect) return w.inspect;
   if (*eval) {
     require(w.eval.data.empty() != w.eval.tokens.empty(), "upit eval needs --data FILE... or --tokens FILE");

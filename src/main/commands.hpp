@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the list of what the program can do: one function a command. All are collective and give the exit code.
+// Owns the list of what the program can do: one function a command. All are collective and give the exit
+// code.
 #pragma once
 
 #include "command_line.hpp"
@@ -11,10 +12,11 @@
 namespace upit {
 
 /// Runs the stages of a deck, or goes on with them.
-int run_deck(Deck const& deck, Communicator const& world, Console& console, upcycle::RunOptions const& options);
+int run_deck(Deck const& deck, Communicator const& world, Console& console,
+             upcycle::RunOptions const& options);
 
-/// Prints the resolved deck, its warnings and what a run of it will take. `surroundings`: ranks and threads in
-/// words. Trains and writes nothing.
+/// Prints the resolved deck, its warnings and what a run of it will take. `surroundings`: ranks and threads
+/// in words. Trains and writes nothing.
 int check_deck(Deck const& deck, Index ranks, std::string const& surroundings, Communicator const& world,
                Console& console);
 

@@ -19,19 +19,21 @@ using nlohmann::json;
 
 void require_finite(Evaluation const& evaluation, std::string const& path) {
   for (std::size_t s = 0; s < evaluation.nll.size(); ++s) {
-    require(std::isfinite(evaluation.nll[s]),
-            fmt::format("{}: the loss of sample {} is not finite; the model's weights are damaged", path, s + 1));
+    require(
+        std::isfinite(evaluation.nll[s]),
+        fmt::format("{}: the loss of sample {} is not finite; the model's weights are damaged", path, s + 1));
   }
 }
 
 void add_row(Table& table, PartLoss const& part, Index truncated, Index dropped) {
-  table.row({part.name, format_count(part.samples), format_count(part.targets), fmt::format("{:.5f}", part.mean()),
-             fmt::format("{:.4f}", part.perplexity()), format_count(truncated), format_count(dropped)});
+  table.row({part.name, format_count(part.samples), format_count(part.targets),
+             fmt::format("{:.5f}", part.mean()), fmt::format("{:.4f}", part.perplexity()),
+             format_count(truncated), format_count(dropped)});
 }
 
 json to_json(PartLoss const& part, Index truncated, Index dropped) {
-  return {{"file", part.name},           {"samples", part.samples},         {"targets", part.targets},
-          {"loss", part.mean()},         {"perplexity", part.perplexity()}, {"truncated", truncated},
+  return {{"file", part.name},   {"samples", part.samples},         {"targets", part.targets},
+          {"loss", part.mean()}, {"perplexity", part.perplexity()}, {"truncated", truncated},
           {"dropped", dropped}};
 }
 
@@ -52,8 +54,8 @@ struct Reader {
     deck.context = command.context > 0 ? command.context : info.model.context;
     require(!deck.tokenizer.empty(),
             fmt::format("{} has no tokenizer of its own; name one with --tokenizer", command.model));
-    require(deck.context <= info.model.context,
-            fmt::format("--context is {}; {} allows at most {}", deck.context, command.model, info.model.context));
+    require(deck.context <= info.model.context, fmt::format("--context is {}; {} allows at most {}",
+                                                            deck.context, command.model, info.model.context));
     tokenizer = make_tokenizer(deck.tokenizer);
     require(tokenizer->vocabulary() <= info.model.vocabulary,
             fmt::format("the tokenizer {} has {} pieces, but {} has a vocabulary of {}", deck.tokenizer,
@@ -107,13 +109,14 @@ void evaluate_tokens(EvalCommand const& command, LoadedModel const& loaded, Eval
   json out = json::array();
   for (std::size_t s = 0; s < evaluation.nll.size(); ++s) {
     auto const begin = evaluation.token_nll.begin();
-    out.push_back({{"nll", std::vector<double>(begin + evaluation.token_begin[s], begin + evaluation.token_begin[s + 1])},
+    out.push_back({{"nll", std::vector<double>(begin + evaluation.token_begin[s],
+                                               begin + evaluation.token_begin[s + 1])},
                    {"mean", evaluation.nll[s] / static_cast<double>(evaluation.targets[s])}});
   }
   Table table({"file", "lines", "targets", "loss", "perplexity"});
   PartLoss const all = total_loss(evaluation, command.tokens);
-  table.row({all.name, format_count(all.samples), format_count(all.targets), fmt::format("{:.5f}", all.mean()),
-             fmt::format("{:.4f}", all.perplexity())});
+  table.row({all.name, format_count(all.samples), format_count(all.targets),
+             fmt::format("{:.5f}", all.mean()), fmt::format("{:.4f}", all.perplexity())});
   console.say(table);
   write_json(command.json, out, world);
 }

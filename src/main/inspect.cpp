@@ -47,12 +47,14 @@ Index product(std::span<Index const> shape) {
 
 std::string shape_text(std::span<Index const> shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
 
-/// The table of one file. Tensors are read in pieces of this many elements, so memory does not grow with them.
+/// The table of one file. Tensors are read in pieces of this many elements, so memory does not grow with
+/// them.
 class Tensors {
  public:
   static constexpr Index kPiece = Index{1} << 22;
 
-  void add(std::string const& name, std::string const& type, std::span<Index const> shape, Statistics const* s) {
+  void add(std::string const& name, std::string const& type, std::span<Index const> shape,
+           Statistics const* s) {
     std::vector<std::string> row = {name, type, shape_text(shape), "-", "-", "-"};
     if (s != nullptr && s->count > s->broken) {
       row[3] = fmt::format("{:.6g}", std::sqrt(s->squares));
@@ -182,12 +184,12 @@ void inspect_safetensors(std::string const& path, Console& console) {
 
 void inspect_directory(std::string const& path, Console& console) {
   HuggingFaceConfig const c = read_huggingface_config(path);
-  console.say(fmt::format("Hugging Face Llama: {} layers of width {}, {} heads of {} with {} key-value heads, FFN {}, "
-                          "vocabulary {}{}, {} positions, rope_theta {}, rms_norm_eps {}",
-                          c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.head_dim,
-                          c.num_key_value_heads, c.intermediate_size, c.vocab_size,
-                          c.tie_word_embeddings ? " (head tied)" : "", c.max_position_embeddings, c.rope_theta,
-                          c.rms_norm_eps));
+  console.say(fmt::format(
+      "Hugging Face Llama: {} layers of width {}, {} heads of {} with {} key-value heads, FFN {}, "
+      "vocabulary {}{}, {} positions, rope_theta {}, rms_norm_eps {}",
+      c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.head_dim, c.num_key_value_heads,
+      c.intermediate_size, c.vocab_size, c.tie_word_embeddings ? " (head tied)" : "",
+      c.max_position_embeddings, c.rope_theta, c.rms_norm_eps));
   HuggingFaceWeights const weights(path);
   for (auto const& file : weights.files()) console.say("file: " + file);
   Tensors tensors;
@@ -211,8 +213,9 @@ void inspect_path(std::string const& path, Console& console) {
   } else if (is_hdf5(path)) {
     inspect_hdf5(path, console);
   } else {
-    require(path.ends_with(".safetensors"),
-            fmt::format("{} is neither an HDF5 file, a .safetensors file, nor a Hugging Face directory", path));
+    require(
+        path.ends_with(".safetensors"),
+        fmt::format("{} is neither an HDF5 file, a .safetensors file, nor a Hugging Face directory", path));
     inspect_safetensors(path, console);
   }
 }

@@ -20,8 +20,10 @@ Command agreed_command(int argc, char** argv, Communicator const& world) {
 }
 
 /// A rehearsal runs beside the real run and from the beginning.
-int run_command(RunCommand const& command, Communicator const& world, Console& console) {
+int run_command(RunCommand const& command, std::string const& surroundings, Communicator const& world,
+                Console& console) {
   Deck deck = read_deck(command.deck, command.overrides, world);
+  console.say(surroundings);
   for (auto const& warning : deck_warnings(deck)) console.say("warning: " + warning);
   upcycle::RunOptions options;
   options.redo = command.redo;
@@ -29,7 +31,9 @@ int run_command(RunCommand const& command, Communicator const& world, Console& c
     constexpr Index kSteps = 2;
     options.rehearse = kSteps;
     options.redo = "pretrain";
-    deck.run.directory += "-rehearsal";
+    std::string& directory = deck.run.directory;
+    while (directory.size() > 1 && directory.back() == '/') directory.pop_back();
+    directory += "-rehearsal";
   }
   return run_deck(deck, world, console, options);
 }
@@ -40,17 +44,20 @@ class Dispatch {
       : runtime_(&runtime), world_(&world), console_(&console) {}
 
   int operator()(RunCommand const& command) const {
-    console_->say(runtime_->description());
-    return run_command(command, *world_, *console_);
+    return run_command(command, runtime_->description(), *world_, *console_);
   }
   int operator()(CheckCommand const& command) const {
     Deck const deck = read_deck(command.deck, command.overrides, *world_);
-    return check_deck(deck, command.ranks > 0 ? command.ranks : world_->size(), runtime_->description(), *world_,
-                      *console_);
+    return check_deck(deck, command.ranks > 0 ? command.ranks : world_->size(), runtime_->description(),
+                      *world_, *console_);
   }
   int operator()(DeckCommand const& command) const {
     Deck deck;
-    if (!command.deck.empty()) deck = read_deck(command.deck, command.overrides, *world_);
+    if (command.deck.empty()) {
+      world_->agree([&] { deck = parse_deck("", "defaults", command.overrides); });
+    } else {
+      deck = read_deck(command.deck, command.overrides, *world_);
+    }
     return print(print_deck(deck, command.comments));
   }
   int operator()(InspectCommand const& command) const { return inspect(command, *world_, *console_); }

@@ -13,7 +13,6 @@
 #include "upit/train/load_model.hpp"
 #include "upit/upcycle/buckets.hpp"
 #include "upit/upcycle/checkpoints.hpp"
-#include "upit/upcycle/route_training.hpp"
 #include "upit/upcycle/run.hpp"
 
 namespace upit {
@@ -50,8 +49,8 @@ ModelConfig base_shapes(Deck const& deck, Tokenizer const& tokenizer) {
     m.context = deck.data.context;
   }
   require(tokenizer.vocabulary() <= m.vocabulary,
-          fmt::format("the tokenizer {} has {} pieces, but the model {} has a vocabulary of {}", deck.data.tokenizer,
-                      tokenizer.vocabulary(), path, m.vocabulary));
+          fmt::format("the tokenizer {} has {} pieces, but the model {} has a vocabulary of {}",
+                      deck.data.tokenizer, tokenizer.vocabulary(), path, m.vocabulary));
   return m;
 }
 
@@ -91,8 +90,8 @@ class Planner {
   StagePlan training(std::string name, BatchPlan const& batches, double epochs, ExpertConfig const& expert,
                      Trained trained, Index ranks) const;
   BatchPlan batches() const {
-    return BatchPlan(data_.train, deck_.data.context, deck_.data.packing, deck_.train.batch, deck_.train.micro_batch,
-                     deck_.run.seed);
+    return BatchPlan(data_.train, deck_.data.context, deck_.data.packing, deck_.train.batch,
+                     deck_.train.micro_batch, deck_.run.seed);
   }
 
   Deck const& deck_;
@@ -111,8 +110,8 @@ Planner::Planner(Deck const& deck, Index ranks) : deck_(deck), ranks_(ranks) {
   plan_.longest = std::max(data_.train.longest(), data_.held_out.longest());
   plan_.domains = data_.train.domains;
   for (auto const* store : {&data_.train, &data_.held_out}) {
-    plan_.text_bytes += static_cast<Index>(store->tokens.size() * sizeof(int) +
-                                           store->samples.size() * sizeof(TokenSample));
+    plan_.text_bytes +=
+        static_cast<Index>(store->tokens.size() * sizeof(int) + store->samples.size() * sizeof(TokenSample));
   }
   ParameterTable const moe(plan_.model, upcycle::moe_experts(deck, deck.expert.count));
   plan_.backbone = moe.count(Group::backbone);
@@ -129,8 +128,8 @@ Planner::Planner(Deck const& deck, Index ranks) : deck_(deck), ranks_(ranks) {
   evaluate();
 }
 
-StagePlan Planner::training(std::string name, BatchPlan const& batches, double epochs, ExpertConfig const& expert,
-                            Trained trained, Index ranks) const {
+StagePlan Planner::training(std::string name, BatchPlan const& batches, double epochs,
+                            ExpertConfig const& expert, Trained trained, Index ranks) const {
   StagePlan s;
   s.name = std::move(name);
   s.steps = batches.steps(epochs);
@@ -150,7 +149,8 @@ StagePlan Planner::training(std::string name, BatchPlan const& batches, double e
 
 void Planner::pretrain(Tokenizer const& tokenizer) {
   if (!deck_.model.base.empty()) return;
-  TokenStore const documents = pretrain_documents(deck_.pretrain, deck_.data.context, tokenizer, deck_.run.seed);
+  TokenStore const documents =
+      pretrain_documents(deck_.pretrain, deck_.data.context, tokenizer, deck_.run.seed);
   BatchPlan const batches(documents, deck_.data.context, false, deck_.pretrain.batch,
                           std::min(deck_.train.micro_batch, deck_.pretrain.batch), deck_.run.seed);
   StagePlan s = training("pretrain", batches, deck_.pretrain.epochs, {}, {true, false, false}, ranks_);
@@ -177,22 +177,24 @@ void Planner::expand() {
 void Planner::route() {
   if (deck_.route.data == "none") return;
   Index const n = deck_.expert.count;
-  auto const seeds = static_cast<Index>(
-      upcycle::seed_set(data_.train.size(), deck_.route.seed_fraction, deck_.route.seed_min, deck_.run.seed).size());
-  Index const bucket = std::min(seeds, upcycle::bucket_capacity(seeds, n, deck_.route.bucket));
+  auto const seeds =
+      upcycle::seed_set(data_.train.size(), deck_.route.seed_fraction, deck_.route.seed_min, deck_.run.seed);
+  auto const count = static_cast<Index>(seeds.size());
+  Index const bucket = std::min(count, upcycle::bucket_capacity(count, n, deck_.route.bucket));
   // As ExpertGroups spreads them; the smallest group has the most to hold.
   Index const group = ranks_ / std::min(n, ranks_);
-  upcycle::RouteTraining settings;
-  settings.epochs = deck_.route.epochs;
-  settings.batch = deck_.route.batch;
-  settings.micro_batch = std::max<Index>(1, deck_.train.micro_batch * group / ranks_);
-  BatchPlan const batches(data_.train, deck_.data.context, deck_.data.packing, settings.batch, settings.micro_batch,
-                          deck_.run.seed);
-  StagePlan s = training("route", batches, 1.0, upcycle::single_expert(deck_, RouterUse::auxiliary),
+  Index const micro_batch = std::max<Index>(1, deck_.train.micro_batch * group / ranks_);
+  auto const batches_of = [&](std::vector<Index> samples) {
+    return BatchPlan(data_.train, std::move(samples), deck_.data.context, deck_.data.packing,
+                     deck_.route.batch, micro_batch, deck_.run.seed);
+  };
+  // Which samples an expert gets is not known yet: memory is that of the longest seeds, steps those of a full
+  // bucket.
+  StagePlan s = training("route", batches_of(seeds), 1.0, upcycle::single_expert(deck_, RouterUse::auxiliary),
                          {false, true, true}, group);
   s.runs = n;
-  s.steps = upcycle::route_steps(settings, bucket);
-  s.files = kFloat * s.trained * n + static_cast<Index>(sizeof(double)) * seeds * n;
+  s.steps = batches_of({seeds.begin(), seeds.begin() + bucket}).steps(deck_.route.epochs);
+  s.files = kFloat * s.trained * n + static_cast<Index>(sizeof(double)) * count * n;
   s.temporary = 0;
   plan_.stages.push_back(s);
 }

@@ -30,7 +30,8 @@ TokenStore random_tokens(BenchOptions const& options) {
   std::vector<int> tokens(static_cast<std::size_t>(options.model.context) + 1);
   for (Index s = 0; s < options.sequences; ++s) {
     RandomKey const key = random_key(options.seed, "bench tokens", s);
-    for (std::size_t t = 0; t < tokens.size(); ++t) tokens[t] = static_cast<int>(random_below(key, t, vocabulary));
+    for (std::size_t t = 0; t < tokens.size(); ++t)
+      tokens[t] = static_cast<int>(random_below(key, t, vocabulary));
     store.append(tokens, 1, 0);
   }
   return store;
@@ -72,8 +73,8 @@ void randomise_b(ParameterTable const& table, std::uint64_t seed, Weights<float>
 using CaseTrainer = std::unique_ptr<Trainer<float>>;
 
 /// A trainer with random weights. All cases share one backbone's values, so the first one's are copied.
-CaseTrainer make_trainer(Communicator const& comm, BenchOptions const& options, BenchKind kind, Index max_tokens,
-                         Trainer<float> const* first) {
+CaseTrainer make_trainer(Communicator const& comm, BenchOptions const& options, BenchKind kind,
+                         Index max_tokens, Trainer<float> const* first) {
   TrainerOptions settings;
   settings.loss_on_all = true;
   settings.balance = 0.01;
@@ -201,7 +202,8 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
       double const before = report.ceiling.back();
       report.ceiling.push_back(sample_ceiling(comm, peak, options.shapes));
       one.ceiling.push_back(std::max(before, report.ceiling.back()));
-      progress.update(++done, fmt::format("{} {:.1f} GFLOP/s", name_of(one.kind), one.gflops(one.seconds.back())));
+      progress.update(++done,
+                      fmt::format("{} {:.1f} GFLOP/s", name_of(one.kind), one.gflops(one.seconds.back())));
     }
   }
   progress.finish();

@@ -17,7 +17,8 @@ namespace {
 std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 /// What is known before any forward pass: targets, domains, and where the samples' values will stand.
-Evaluation prepare(TokenStore const& store, std::span<Index const> samples, EvaluationOptions const& options) {
+Evaluation prepare(TokenStore const& store, std::span<Index const> samples,
+                   EvaluationOptions const& options) {
   Evaluation out;
   out.domains = store.domains;
   out.nll.assign(samples.size(), 0.0);
@@ -131,7 +132,8 @@ Evaluation Evaluator<T>::evaluate(Weights<T> const& weights, TokenStore const& s
     for (Index const i : samples) {
       require(store.input_tokens(i) <= config_.context,
               fmt::format("sample {} ({}) has {} tokens to read; the model reads at most {}", i + 1,
-                          store.domains[at(store.samples[at(i)].domain)], store.input_tokens(i), config_.context));
+                          store.domains[at(store.samples[at(i)].domain)], store.input_tokens(i),
+                          config_.context));
     }
   });
   Evaluation out = prepare(store, samples, options);
@@ -140,7 +142,8 @@ Evaluation Evaluator<T>::evaluate(Weights<T> const& weights, TokenStore const& s
     out.expert_count = expert_.count;
     out.experts.assign(samples.size() * at(out.layers * out.expert_count), 0);
   }
-  auto const steps = evaluation_steps(store, samples, options.micro_batch, comm_->size(), options.loss_on_all);
+  auto const steps =
+      evaluation_steps(store, samples, options.micro_batch, comm_->size(), options.loss_on_all);
   auto const rank = static_cast<std::size_t>(comm_->rank());
   Index largest = 0;
   for (auto const& step : steps) {

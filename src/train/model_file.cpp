@@ -6,11 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "upit/core/error.hpp"
+#include "upit/core/version.hpp"
 #include "upit/io/hash.hpp"
-
-#ifndef UPIT_GIT_HASH
-#define UPIT_GIT_HASH "unknown"
-#endif
 
 namespace upit {
 namespace {
@@ -69,7 +66,7 @@ void write_info(H5File& file, ModelFileInfo const& info) {
   file.write_attribute<std::string>("/", "tokenizer", info.tokenizer);
   file.write_attribute<std::string>("/", "template", info.prompt);
   file.write_attribute<std::string>("/", "deck", info.deck);
-  file.write_attribute<std::string>("/", "program", UPIT_GIT_HASH);
+  file.write_attribute<std::string>("/", "program", git_hash());
   file.write_attribute<Index>("/", "step", info.step);
 }
 

@@ -63,6 +63,18 @@ void write_child(Communicator const& comm, std::string const& path, ModelFileInf
   write_description(out, info);
   out.write_attribute<std::string>("/", kAncestry, ancestry);
 
+  Index longest = options.piece_elements;  // a step holds at least one row
+  for (auto const& t : table.tensors()) {
+    if (t.group == Group::expert) longest = std::max(longest, t.shape[2]);
+  }
+  longest = std::min(longest, table.extent(Group::expert));
+  auto const uninitialised = [](char const* label) {
+    return Kokkos::view_alloc(std::string(label), Kokkos::WithoutInitializing);
+  };
+  HostView1<float> const host_buffer(uninitialised("upit::write_child_host"), longest);
+  std::array<View1<float>, 2> buffers;
+  for (auto& b : buffers) b = View1<float>(uninitialised("upit::write_child"), longest);
+
   Index number = 0;
   for (auto const& t : table.tensors()) {
     if (t.group != Group::expert) continue;
@@ -80,12 +92,12 @@ void write_child(Communicator const& comm, std::string const& path, ModelFileInf
       Slab const slab = rows[step];
       Index const offset = slab.offset[1] * columns;
       Index const size = slab.count[1] * columns;
-      HostView1<float> const host("upit::write_child", size);
+      HostView1<float> const host(host_buffer.data(), size);
       std::span<float> const values(host.data(), static_cast<std::size_t>(size));
       std::array<View1<float>, 2> parts;
       for (std::size_t p = 0; p < 2; ++p) {
         parents[p].read<float>(name, values, slab);
-        parts[p] = View1<float>("upit::write_child", size);
+        parts[p] = View1<float>(buffers[p].data(), size);
         Kokkos::deep_copy(parts[p], host);
       }
       View1<float const> const origin(start.data() + t.offset + offset, size);

@@ -57,6 +57,13 @@ View1<float> difference(View1<float> const& a, View1<float> const& b) {
   return out;
 }
 
+double root_mean_square(View1<float> const& view) {
+  auto const host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), view);
+  double sum = 0.0;
+  for (std::size_t i = 0; i < host.extent(0); ++i) sum += static_cast<double>(host(i)) * host(i);
+  return std::sqrt(sum / static_cast<double>(std::max<std::size_t>(host.extent(0), 1)));
+}
+
 void scale_into(View1<float> const& from, float factor, View1<float> const& to) {
   Kokkos::parallel_for(
       "upit::route_scale", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(from.extent(0))),
@@ -188,13 +195,18 @@ double RouteTrainer::mean_log_cosh(View1<float> const& vectors, double scale,
 }
 
 /// Root of the mean over layers and tokens of (v.h)^2. The model gives sums of the auxiliary loss, not
-/// logits; for small z it is 2 log cosh(z / 2) = z^2 / 4 (1 - z^2 / 24 + ...), so a first look finds the
-/// scale at which logits are near 0.1 and the second measures there: what follows in the series and the
-/// rounding of the losses in fp32 each stay below 1e-3 for logits that are about normal.
+/// logits; for small z it is 2 log cosh(z / 2) = z^2 / 4 (1 - z^2 / 24 + ...), so a first look, at the length
+/// of a random router's vectors, finds the scale at which logits are near 0.1 and the second measures there:
+/// what follows in the series and the rounding of the losses in fp32 each stay below 1e-3 for logits that are
+/// about normal.
 double RouteTrainer::logit_rms(View1<float> const& vectors, std::vector<Index> const& samples) {
-  constexpr double kTarget = 0.1;
+  constexpr double kTarget = 0.1, kRandom = 0.02;
   auto const inverse = [](double mean) { return 2.0 * std::acosh(std::exp(0.5 * std::max(mean, 0.0))); };
-  double const rough = inverse(mean_log_cosh(vectors, 1.0, samples));
+  double const length = root_mean_square(vectors);
+  if (length == 0.0 || samples.empty())
+    return samples.empty() ? std::numeric_limits<double>::quiet_NaN() : 0.0;
+  double const first = kRandom / length;
+  double const rough = inverse(mean_log_cosh(vectors, first, samples)) / first;
   if (!(rough > 0.0)) return rough;
   double const scale = kTarget / rough;
   return inverse(mean_log_cosh(vectors, scale, samples)) / scale;

@@ -45,10 +45,11 @@ Index layer_count(ParameterTable const& table) {
   return last + 1;
 }
 
-/// Reads a factor of every file to consecutive slots of `slots`, each (rows, columns).
-void read_factor(std::vector<H5File> const& files, Factor const& f, View1<float> const& slots) {
+/// Reads a factor of every file to consecutive slots of `slots`, each (rows, columns), by way of `scratch`.
+void read_factor(std::vector<H5File> const& files, Factor const& f, HostView1<float> const& scratch,
+                 View1<float> const& slots) {
   Index const size = f.rows * f.columns;
-  HostView1<float> const host("upit::read_factor", size);
+  HostView1<float> const host(scratch.data(), size);
   for (std::size_t i = 0; i < files.size(); ++i) {
     std::string const name = "expert/" + f.tensor->name;
     files[i].require_dataset<float>(name, f.tensor->shape);
@@ -171,6 +172,7 @@ std::vector<double> SimilarityTable::products(std::vector<Pair> const& pairs, Bl
     Index const rank = gate[0].rows;
     Index const widest = std::max(gate[0].columns, gate[1].columns);  // C and F; down has the same two
     View1<float> const buffer("upit::similarity", slots * rank * widest);
+    HostView1<float> const scratch("upit::similarity_host", rank * widest);
     Index const across = similarity_ == Similarity::task_vector ? rank : 1;
     View2<Index> const chosen("upit::similarity_pairs", count, 2);
     auto const chosen_host = Kokkos::create_mirror_view(chosen);
@@ -181,12 +183,13 @@ std::vector<double> SimilarityTable::products(std::vector<Pair> const& pairs, Bl
     Kokkos::deep_copy(chosen, chosen_host);
     std::array<View3<double>, 2> out;
     for (auto& o : out) o = View3<double>("upit::similarity_rows", count, rank, across);
+    std::array const out_host = {Kokkos::create_mirror_view(out[0]), Kokkos::create_mirror_view(out[1])};
 
     for (Index piece = mine.offset[0]; piece < mine.offset[0] + mine.count[0]; ++piece) {
       auto const both = factors(*table_, piece);
       for (std::size_t k = 0; k < 2; ++k) {
         Index const block = rank * both[k].columns;
-        read_factor(files, both[k], buffer);
+        read_factor(files, both[k], scratch, buffer);
         auto const slot = [&](Index i) { return View1<float>(buffer.data() + i * block, block); };
         if (blend != nullptr) {
           // Nothing is dropped, so the origin cancels and the masks' streams are not looked at.
@@ -195,8 +198,10 @@ std::vector<double> SimilarityTable::products(std::vector<Pair> const& pairs, Bl
         }
         row_products(exec, View3<float const>(buffer.data(), slots, rank, both[k].columns), chosen, out[k]);
       }
-      auto const a = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), out[0]);
-      auto const b = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), out[1]);
+      exec.fence();
+      for (std::size_t k = 0; k < 2; ++k) Kokkos::deep_copy(out_host[k], out[k]);
+      auto const& a = out_host[0];
+      auto const& b = out_host[1];
       for (std::size_t q = 0; q < count; ++q) {
         double sum = 0.0;
         for (Index r = 0; r < rank; ++r) {

@@ -263,8 +263,10 @@ TEST_P(Kept, ASecondJobIsRefused) {
   Outcome const second = place.launch(GetParam(), place.deck("run", {"pretrain.epochs=1000"}), 30.0);
   expect_one_error(second, {"run", "another job", "process " + process});
   EXPECT_TRUE(first->running());
+  // The lock goes with the job, however it ends.
   first->kill_all();
-  place.complete(GetParam(), "run", {});
+  Outcome const third = place.launch(GetParam(), place.deck("run", {"pretrain.epochs=1000", "run.time_limit=5"}));
+  EXPECT_EQ(third.code, 75) << third.all();
 }
 
 TEST_P(Kept, AFullDiskIsNamedAndEarlierFilesStay) {

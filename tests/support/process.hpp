@@ -96,6 +96,7 @@ class Process {
       if (::dup2(in, 0) < 0 || ::dup2(out, 1) < 0 || ::dup2(err, 2) < 0 || ::chdir(folder.c_str()) != 0) {
         ::_exit(126);
       }
+      ::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit fails with a reason, like one on a full disk
       ::execve(arguments[0], arguments.data(), variables.data());
       ::_exit(127);
     }

@@ -21,7 +21,8 @@ std::string_view name_of(BenchKind kind);
 
 /// FLOPs that a training step counts for one token (DESIGN, section 5):
 ///   P = L (2 d d + 2 d d G/H + m 3 d f) + V d        m = K for FFN experts, else 1
-///   F = c P + 6 L s d + 18 L n r (d + f)             c = 6 all trained, 4 frozen; n = 0, 1 (LoRA), K (LoRA-MoE)
+///   F = c P + 6 L s d + 18 L n r (d + f)             c = 6 all trained, 4 frozen; n = 0, 1 (LoRA), K
+///   (LoRA-MoE)
 /// `sequence` is s, `active` K, `rank` r.
 double flops_per_token(ModelConfig const& model, BenchKind kind, Index sequence, Index active, Index rank);
 
@@ -39,12 +40,12 @@ struct BenchOptions {
 /// Times of one case, a value a repetition; the slowest rank counts.
 struct BenchCase {
   BenchKind kind = BenchKind::dense;
-  double flops = 0.0;            // of a step, over all ranks
-  Index tokens = 0;              // of a step, over all ranks
-  std::vector<double> seconds;   // of a step
-  std::vector<double> ceiling;   // GFLOP/s, the better of the samples before and after that step
-  double loss = 0.0;             // of the last step
-  Index bytes = 0;               // weights, gradients, moments and workspace of the fullest rank
+  double flops = 0.0;           // of a step, over all ranks
+  Index tokens = 0;             // of a step, over all ranks
+  std::vector<double> seconds;  // of a step
+  std::vector<double> ceiling;  // GFLOP/s, the better of the samples before and after that step
+  double loss = 0.0;            // of the last step
+  Index bytes = 0;              // weights, gradients, moments and workspace of the fullest rank
 
   double best_seconds() const;
   double median_seconds() const;

@@ -22,13 +22,13 @@ struct EvaluationOptions {
 
 /// S samples in the order they were asked for; the same on every rank.
 struct Evaluation {
-  std::vector<double> nll;       // (S) sum over the sample's targets, nats
-  std::vector<Index> targets;    // (S)
-  std::vector<int> domain;       // (S) counts into `domains`
+  std::vector<double> nll;     // (S) sum over the sample's targets, nats
+  std::vector<Index> targets;  // (S)
+  std::vector<int> domain;     // (S) counts into `domains`
   std::vector<std::string> domains;
-  std::vector<double> token_nll;    // of every target, sample after sample
-  std::vector<Index> token_begin;   // (S + 1) first target of each sample in it
-  std::vector<Index> experts;       // (S, L, E) slots of the sample's tokens, prompt included
+  std::vector<double> token_nll;       // of every target, sample after sample
+  std::vector<Index> token_begin;      // (S + 1) first target of each sample in it
+  std::vector<Index> experts;          // (S, L, E) slots of the sample's tokens, prompt included
   Index layers = 0, expert_count = 0;  // L and E of `experts`
 
   Index samples() const { return static_cast<Index>(nll.size()); }
@@ -51,7 +51,8 @@ std::vector<PartLoss> loss_by_domain(Evaluation const& evaluation);
 /// (L, domains, E): slots that tokens of a domain's samples took in each expert.
 std::vector<Index> experts_by_domain(Evaluation const& evaluation);
 
-/// Forward passes without backward on every rank's share. Buffers grow to the largest pass asked for and stay.
+/// Forward passes without backward on every rank's share. Buffers grow to the largest pass asked for and
+/// stay.
 template <class T>
 class Evaluator {
  public:

@@ -29,9 +29,9 @@ struct ExpandOptions {
   double drop = 0.2;        // DARE's p
   bool reuse_pairs = true;  // false: a pair has one child at most
   std::uint64_t seed = 1;
-  Index base_is = -1;                // position of the base among the files, or -1: never a parent
-  std::string reads;                 // identity of the files' contents; part of what a child remembers
-  Index piece_elements = 1L << 20L;  // of a tensor that a rank holds at a time; never less than a row
+  Index base_is = -1;                     // position of the base among the files, or -1: never a parent
+  std::string reads;                      // identity of the files' contents; part of what a child remembers
+  Index piece_elements = Index{1} << 20;  // of a tensor that a rank holds at a time; never less than a row
 };
 
 /// The stage: merges, writes expand/expert_NN.h5, expand/family.json and expand/similarity.csv, prints a

@@ -60,10 +60,10 @@ ExpandOptions options_for(Index count) {
 Both tiny(Index count) { return {tiny_info(), tuned_experts(table_of(tiny_info()), count)}; }
 
 TEST(ExpandMpi, SameBitsOnAnyNumberOfRanks) {
-  Both b = tiny(4);
+  Both b = tiny(3);
   for (auto const strategy : {Strategy::genetic, Strategy::random}) {
     for (auto const kind : {Similarity::task_vector, Similarity::weights}) {
-      ExpandOptions o = options_for(8);
+      ExpandOptions o = options_for(6);
       o.strategy = strategy;
       o.similarity = kind;
       std::string const wanted = b.alone_fingerprint(o);
@@ -93,7 +93,7 @@ TEST(ExpandMpi, CollectiveTransfers) {
 
 TEST(ExpandMpi, GoesOnAfterAStop) {
   Both b = tiny(3);
-  ExpandOptions const o = options_for(7);
+  ExpandOptions const o = options_for(6);
   std::string const wanted = b.alone_fingerprint(o);
   auto const stop = [](Index child) {
     if (child == 5) throw Interrupted("enough");

@@ -62,7 +62,8 @@ std::vector<double> reference_nll(Fixture const& f, Transformer<double>& model, 
   auto const logits = model.logits(exec, f.weights, rows);
   int const response = f.store.samples[static_cast<std::size_t>(sample)].response;
   std::vector<double> nll;
-  for (std::size_t t = loss_on_all ? 1 : static_cast<std::size_t>(std::max(1, response)); t < tokens.size(); ++t) {
+  for (std::size_t t = loss_on_all ? 1 : static_cast<std::size_t>(std::max(1, response)); t < tokens.size();
+       ++t) {
     double const* const row = logits.data() + (t - 1) * static_cast<std::size_t>(f.model.vocabulary);
     double sum = 0.0;
     for (Index v = 0; v < f.model.vocabulary; ++v) sum += std::exp(row[v]);
@@ -87,7 +88,8 @@ TEST(Evaluator, GivesEveryTokensLossInOrder) {
       ASSERT_EQ(result.targets[i], static_cast<Index>(nll.size()));
       ASSERT_EQ(result.token_begin[i + 1] - result.token_begin[i], result.targets[i]);
       for (std::size_t t = 0; t < nll.size(); ++t) {
-        EXPECT_NEAR(result.token_nll[static_cast<std::size_t>(result.token_begin[i]) + t], nll[t], kTolerance);
+        EXPECT_NEAR(result.token_nll[static_cast<std::size_t>(result.token_begin[i]) + t], nll[t],
+                    kTolerance);
       }
       double const sum = std::accumulate(nll.begin(), nll.end(), 0.0);
       EXPECT_NEAR(result.nll[i], sum, kTolerance * 100);
@@ -154,7 +156,8 @@ TEST(Evaluator, CountsTheSlotsOfEverySample) {
     reference_nll(f, alone, batch, s, true);
     auto const& assigned = alone.router_counts().assigned;
     for (std::size_t k = 0; k < assigned.size(); ++k) {
-      EXPECT_EQ(static_cast<double>(result.experts[static_cast<std::size_t>(s) * assigned.size() + k]), assigned[k]);
+      EXPECT_EQ(static_cast<double>(result.experts[static_cast<std::size_t>(s) * assigned.size() + k]),
+                assigned[k]);
     }
   }
 }
@@ -181,7 +184,8 @@ TEST(Evaluator, SortsByDomain) {
   for (Index l = 0; l < f.model.layers; ++l) {
     for (Index d = 0; d < 3; ++d) {
       auto const row = counts.begin() + (l * 3 + d) * f.expert.count;
-      EXPECT_EQ(std::accumulate(row, row + f.expert.count, Index{0}), d < 2 ? tokens[d] * f.expert.active : 0);
+      EXPECT_EQ(std::accumulate(row, row + f.expert.count, Index{0}),
+                d < 2 ? tokens[d] * f.expert.active : 0);
     }
   }
 }

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "upit/core/version.hpp"
+
+namespace upit {
+
+char const* version() { return UPIT_VERSION; }
+
+char const* git_hash() { return UPIT_GIT_HASH; }
+
+}  // namespace upit

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the tests of what is not a run from nothing: a run on a given base and files, check, deck, inspect, eval,
+// bench, and the decks that come with the program.
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "small_llama.hpp"
+#include "upit/config/reader.hpp"
+
+namespace upit::test {
+namespace {
+
+using nlohmann::json;
+
+/// Columns of the row of a printed table whose first column is `first`.
+std::vector<std::string> row_of(std::string const& text, std::string const& first) {
+  for (auto const& line : lines_of(text)) {
+    std::istringstream in(line);
+    std::vector<std::string> cells;
+    for (std::string cell; in >> cell;) cells.push_back(cell);
+    if (!cells.empty() && cells[0] == first) return cells;
+  }
+  return {};
+}
+
+class Commands : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Ranks, Commands, ::testing::Values(1, 2),
+                         [](auto const& info) { return "On" + std::to_string(info.param); });
+
+TEST(Decks, EveryOneChecks) {
+  Workplace const place;
+  int checked = 0;
+  for (auto const& entry : fs::directory_iterator(UPIT_SOURCE_DIR "/inputs")) {
+    if (entry.path().extension() != ".toml") continue;
+    std::string const deck = entry.path().string();
+    if (read_all_text(deck).find("../shared/") != std::string::npos && !fs::exists(UPIT_SHARED_DATA)) {
+      GTEST_LOG_(INFO) << deck << " left out: its data are not here";
+      continue;
+    }
+    Outcome const outcome = place.launch(1, {"check", deck, "run.directory=" + place.path("run")});
+    EXPECT_EQ(outcome.code, 0) << outcome.all();
+    EXPECT_THAT(error_lines(outcome), ::testing::IsEmpty());
+    EXPECT_THAT(outcome.out, HasSubstr("parameters"));
+    EXPECT_FALSE(fs::exists(place.path("run"))) << "a check writes nothing";
+    ++checked;
+  }
+  EXPECT_GE(checked, 2);
+}
+
+TEST(Decks, AllKeysReadBack) {
+  Workplace const place;
+  Outcome const outcome = place.launch(1, {"deck", "--all"});
+  ASSERT_EQ(outcome.code, 0) << outcome.all();
+  EXPECT_TRUE(parse_deck(outcome.out, "printed.toml", {}) == Deck{}) << outcome.out;
+  Outcome const tiny = place.launch(1, {"deck", place.path("deck.toml"), "--all", "post_train.top_k=3"});
+  ASSERT_EQ(tiny.code, 0) << tiny.all();
+  Deck const wanted = parse_deck(kTinyDeck, place.path("deck.toml"), {"post_train.top_k=3"});
+  EXPECT_TRUE(parse_deck(tiny.out, place.path("deck.toml"), {}) == wanted) << tiny.out;
+}
+
+TEST_P(Commands, CheckPrintsAPlanAndFindsWhatTheRunWould) {
+  Workplace const place;
+  auto arguments = place.deck("run");
+  arguments.insert(arguments.begin(), "check");
+  Outcome const good = place.launch(GetParam(), arguments);
+  EXPECT_EQ(good.code, 0) << good.all();
+  for (char const* word : {"parameters", "steps", "memory", "disk"}) EXPECT_THAT(good.out, HasSubstr(word));
+  EXPECT_FALSE(fs::exists(place.path("run")));
+  arguments.push_back("model.base=nowhere");
+  expect_one_error(place.launch(GetParam(), arguments), {"model.base", "nowhere"});
+}
+
+// A base in Hugging Face form, weighted JSON lines, packed sequences, mixed whole FFNs, softmax before top-k.
+TEST_P(Commands, ARunOnAGivenBaseAndFiles) {
+  Workplace const place;
+  write_llama(place, "llama", {});
+  place.write("tea.jsonl", sample_lines(60, "tea"));
+  place.write("milk.jsonl", sample_lines(60, "milk"));
+  std::vector<std::string> const given = {
+      "model.base=" + place.path("llama"),
+      "data.source=[{path=\"" + place.path("tea.jsonl") + "\"}, {path=\"" + place.path("milk.jsonl") +
+          "\", domain=\"white\", weight=2.0}]",
+      "data.samples=84",
+      "data.packing=true",
+      "prepare.epochs=2",
+      "lora.mix=ffn",
+      "upcycle.router_order=softmax_topk"};
+  Outcome const outcome = place.launch(GetParam(), place.deck("run", given));
+  ASSERT_EQ(outcome.code, 0) << outcome.all();
+  std::string const run = place.path("run");
+  EXPECT_FALSE(fs::exists(run + "/pretrain"));
+  json const report = json::parse(read_all_text(run + "/evaluate/report.json"));
+  auto const& last = report.at("losses").back();
+  EXPECT_EQ(last.at("model"), "MoE");
+  EXPECT_TRUE(last.at("domains").contains("tea"));
+  EXPECT_TRUE(last.at("domains").contains("white"));
+  EXPECT_LT(last.at("loss").get<double>(), report.at("losses").front().at("loss").get<double>());
+}
+
+TEST_P(Commands, InspectAndEvalReadWhatARunLeaves) {
+  Workplace const place;
+  place.complete(GetParam(), "run");
+  std::string const model = place.path("run/post_train/model.h5"), base = place.path("run/pretrain/base.h5");
+
+  Outcome const inspected = place.launch(GetParam(), {"inspect", model, base});
+  EXPECT_EQ(inspected.code, 0) << inspected.all();
+  for (char const* word : {"kind: moe", "kind: dense", "backbone/embedding", "(258, 32)", "elements"}) {
+    EXPECT_THAT(inspected.out, HasSubstr(word));
+  }
+
+  place.write("tea.jsonl", sample_lines(12, "tea"));
+  place.write("milk.jsonl", sample_lines(9, "milk"));
+  Outcome const data = place.launch(
+      GetParam(), {"eval", model, "--data", place.path("tea.jsonl"), place.path("milk.jsonl"), "--json", "data.json"});
+  ASSERT_EQ(data.code, 0) << data.all();
+  json const files = json::parse(read_all_text(place.path("data.json")));
+  ASSERT_EQ(files.size(), 2U);
+  for (auto const& file : files) {
+    double const loss = file.at("loss");
+    EXPECT_GT(loss, 0.0);
+    EXPECT_NEAR(file.at("perplexity").get<double>() / std::exp(loss), 1.0, 1e-9);
+  }
+  EXPECT_EQ(files[1].at("samples"), 9);
+  auto const row = row_of(data.out, place.path("tea.jsonl"));
+  ASSERT_GE(row.size(), 4U) << data.out;
+  EXPECT_EQ(row[1], "12");
+  EXPECT_NEAR(std::stod(row[3]), files[0].at("loss").get<double>(), 1e-5);
+
+  place.write("ids.jsonl", "{\"tokens\": [0, 5, 6, 7, 8, 1]}\n{\"tokens\": [9, 10]}\n{\"tokens\": [0, 5, 6, 7]}\n");
+  Outcome const tokens =
+      place.launch(GetParam(), {"eval", model, "--tokens", place.path("ids.jsonl"), "--json", "nll.json"});
+  ASSERT_EQ(tokens.code, 0) << tokens.all();
+  json const lines = json::parse(read_all_text(place.path("nll.json")));
+  ASSERT_EQ(lines.size(), 3U);
+  std::vector<std::size_t> const predicted = {5, 1, 3};
+  for (std::size_t i = 0; i < 3; ++i) {
+    auto const nll = lines[i].at("nll").get<std::vector<double>>();
+    ASSERT_EQ(nll.size(), predicted[i]);
+    double sum = 0.0;
+    for (double const one : nll) sum += one;
+    EXPECT_NEAR(lines[i].at("mean").get<double>() * static_cast<double>(nll.size()) / sum, 1.0, 1e-6);
+  }
+  // What follows a token does not change its loss: line 3 is the beginning of line 1.
+  for (std::size_t t = 0; t < 3; ++t) {
+    EXPECT_NEAR(lines[0].at("nll")[t].get<double>(), lines[2].at("nll")[t].get<double>(), 1e-4);
+  }
+
+  place.write("bad.jsonl", "{\"tokens\": [0, 5]}\n{\"tokens\": [0, 258]}\n");
+  expect_one_error(place.launch(GetParam(), {"eval", model, "--tokens", place.path("bad.jsonl")}),
+                   {"bad.jsonl:2", "258", "257"});
+  fs::resize_file(base, fs::file_size(base) / 2);
+  expect_one_error(place.launch(GetParam(), {"eval", base, "--data", place.path("tea.jsonl")}), {"base.h5"});
+  expect_one_error(place.launch(GetParam(), {"inspect", base}), {"base.h5"});
+}
+
+TEST_P(Commands, BenchWritesWhatItMeasured) {
+  Workplace const place;
+  Outcome const outcome = place.launch(
+      GetParam(), {"bench", "--width", "32", "--layers", "1", "--heads", "2", "--kv-heads", "1", "--ffn", "48",
+                   "--vocabulary", "64", "--sequence", "16", "--sequences", "2", "--experts", "3", "--top-k", "2",
+                   "--rank", "2", "--repeat", "2", "--json", "bench.json"});
+  ASSERT_EQ(outcome.code, 0) << outcome.all();
+  json const report = json::parse(read_all_text(place.path("bench.json")));
+  for (char const* word : {"dense", "lora_moe", "tokens"}) EXPECT_THAT(report.dump(), HasSubstr(word));
+  expect_one_error(place.launch(GetParam(), {"bench", "--width", "33", "--heads", "2"}), {"--width", "33"});
+}
+
+TEST(Help, IsPrintedOnceAndEndsWell) {
+  Workplace const place;
+  Outcome const outcome = place.launch(2, {"--help"});
+  EXPECT_EQ(outcome.code, 0) << outcome.all();
+  auto const first = outcome.out.find("upit rehearse");
+  ASSERT_NE(first, std::string::npos) << outcome.all();
+  EXPECT_EQ(outcome.out.find("upit rehearse", first + 1), std::string::npos);
+}
+
+}  // namespace
+}  // namespace upit::test
