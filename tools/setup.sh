@@ -149,5 +149,5 @@ case $action in
   run)
     build >&2
     launcher_environment
-    mpirun -n "$ranks" "$root/build/$preset/upit" "$@" ;;
+    exec mpirun -n "$ranks" "$root/build/$preset/upit" "$@" ;;
 esac

@@ -207,15 +207,15 @@ bool is_hdf5(std::string const& path) {
 
 void inspect_path(std::string const& path, Console& console) {
   require(std::filesystem::exists(path), fmt::format("{} does not exist", path));
+  bool const directory = std::filesystem::is_directory(path), hdf5 = !directory && is_hdf5(path);
+  require(directory || hdf5 || path.ends_with(".safetensors"),
+          fmt::format("{} is neither an HDF5 file, a .safetensors file, nor a Hugging Face directory", path));
   console.say(path);
-  if (std::filesystem::is_directory(path)) {
+  if (directory) {
     inspect_directory(path, console);
-  } else if (is_hdf5(path)) {
+  } else if (hdf5) {
     inspect_hdf5(path, console);
   } else {
-    require(
-        path.ends_with(".safetensors"),
-        fmt::format("{} is neither an HDF5 file, a .safetensors file, nor a Hugging Face directory", path));
     inspect_safetensors(path, console);
   }
 }

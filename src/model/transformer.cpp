@@ -318,6 +318,19 @@ std::vector<int> Transformer<T>::router_choices() const {
 }
 
 template <class T>
+std::vector<double> Transformer<T>::router_logits() const {
+  std::vector<double> logits;
+  if (impl_->expert.router == RouterUse::none) return logits;
+  for (Index l = 0; l < impl_->model.layers; ++l) {
+    auto const layer = impl_->workspace.layer(l, static_cast<Index>(impl_->counts.tokens)).logits;
+    auto const host = Kokkos::create_mirror_view(layer);
+    Kokkos::deep_copy(host, layer);
+    logits.insert(logits.end(), host.data(), host.data() + host.size());
+  }
+  return logits;
+}
+
+template <class T>
 std::vector<double> Transformer<T>::logits(Exec const& exec, Weights<T> const& weights,
                                            std::vector<int> const& row) {
   Impl& m = *impl_;

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numbers>
 
 #include "upit/core/error.hpp"
 #include "upit/core/random.hpp"
 #include "upit/core/timer.hpp"
+#include "upit/kernels/elementwise.hpp"
 #include "upit/train/batch_builder.hpp"
 
 namespace upit::upcycle {
@@ -50,24 +50,10 @@ View1<float> copy_of(View1<float> const& from) {
 }
 
 View1<float> difference(View1<float> const& a, View1<float> const& b) {
-  View1<float> const out("upit::route.change", a.extent(0));
-  Kokkos::parallel_for(
-      "upit::route_difference", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(a.extent(0))),
-      KOKKOS_LAMBDA(Index const i) { out(i) = a(i) - b(i); });
+  View1<float> const out = copy_of(b);
+  kernels::scale<float>(Exec(), -1.0F, out);
+  kernels::add<float>(Exec(), a, out);
   return out;
-}
-
-double root_mean_square(View1<float> const& view) {
-  auto const host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), view);
-  double sum = 0.0;
-  for (std::size_t i = 0; i < host.extent(0); ++i) sum += static_cast<double>(host(i)) * host(i);
-  return std::sqrt(sum / static_cast<double>(std::max<std::size_t>(host.extent(0), 1)));
-}
-
-void scale_into(View1<float> const& from, float factor, View1<float> const& to) {
-  Kokkos::parallel_for(
-      "upit::route_scale", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(from.extent(0))),
-      KOKKOS_LAMBDA(Index const i) { to(i) = factor * from(i); });
 }
 
 }  // namespace
@@ -185,31 +171,24 @@ RouteTrainer::Losses RouteTrainer::evaluate(std::vector<Index> const& samples, b
   return {mean(sums[0], targets), mean(sums[1], tokens * settings_.model.layers)};
 }
 
-/// Mean over layers and tokens of 2 log cosh(z / 2) = -log sigmoid(z) - log sigmoid(-z) - 2 log 2 with
-/// z = scale * v.h: the auxiliary loss with target 1 plus that with target 0.
-double RouteTrainer::mean_log_cosh(View1<float> const& vectors, double scale,
-                                   std::vector<Index> const& samples) {
-  scale_into(vectors, static_cast<float>(scale), trainer_.weights().router);
-  double const sum = evaluate(samples, true).auxiliary + evaluate(samples, false).auxiliary;
-  return sum - 2.0 * std::numbers::ln2;
-}
-
-/// Root of the mean over layers and tokens of (v.h)^2. The model gives sums of the auxiliary loss, not
-/// logits; for small z it is 2 log cosh(z / 2) = z^2 / 4 (1 - z^2 / 24 + ...), so a first look, at the length
-/// of a random router's vectors, finds the scale at which logits are near 0.1 and the second measures there:
-/// what follows in the series and the rounding of the losses in fp32 each stay below 1e-3 for logits that are
-/// about normal.
+/// Root of the mean over layers and tokens of (v.h)^2.
 double RouteTrainer::logit_rms(View1<float> const& vectors, std::vector<Index> const& samples) {
-  constexpr double kTarget = 0.1, kRandom = 0.02;
-  auto const inverse = [](double mean) { return 2.0 * std::acosh(std::exp(0.5 * std::max(mean, 0.0))); };
-  double const length = root_mean_square(vectors);
-  if (length == 0.0 || samples.empty())
-    return samples.empty() ? std::numeric_limits<double>::quiet_NaN() : 0.0;
-  double const first = kRandom / length;
-  double const rough = inverse(mean_log_cosh(vectors, first, samples)) / first;
-  if (!(rough > 0.0)) return rough;
-  double const scale = kTarget / rough;
-  return inverse(mean_log_cosh(vectors, scale, samples)) / scale;
+  Kokkos::deep_copy(trainer_.weights().router, vectors);
+  Index const block = std::min(settings_.batch, settings_.micro_batch);
+  double sums[2] = {0.0, 0.0};
+  for (auto const& pass : evaluation_steps(*store_, samples, block, group_->size(), false)) {
+    auto const& mine = pass.per_rank[static_cast<std::size_t>(group_->rank())];
+    if (mine.empty()) continue;
+    build_batch(*store_, mine, false, false, host_);
+    trainer_.batch().assign(host_);
+    trainer_.model().forward(Exec(), trainer_.weights(), trainer_.batch(), PassOptions{}, View1<float>());
+    for (double const z : trainer_.model().router_logits()) {
+      sums[0] += z * z;
+      sums[1] += 1.0;
+    }
+  }
+  group_->sum(std::span<double>(sums));
+  return sums[1] > 0.0 ? std::sqrt(sums[0] / sums[1]) : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace upit::upcycle

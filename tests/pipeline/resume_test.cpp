@@ -116,7 +116,9 @@ TEST_P(Resume, ASignalEndsInACheckpointAndTheRunGoesOn) {
   std::string const run = place.path("run");
   for (std::string const stage : {"pretrain", "prepare", "route", "post_train"}) {
     auto const job = place.start(GetParam(), place.deck("run"));
-    ASSERT_TRUE(wait_until([&] { return rows_of(run, stage) >= 2 || !job->running(); }, kPatience, 0.2));
+    // Stage 3 writes its rows an expert at a time: a signal after them would come too late.
+    auto const is_there = [&] { return stage == "route" ? is_begun(run, stage) : rows_of(run, stage) >= 2; };
+    ASSERT_TRUE(wait_until([&] { return is_there() || !job->running(); }, kPatience, 0.2));
     job->send(SIGUSR1);
     Outcome const outcome = job->wait(kPatience);
     SCOPED_TRACE(outcome.all());
@@ -191,35 +193,44 @@ TEST(OneRank, LostInAStepEndsTheJobAndTheRunGoesOn) {
   expect_same_run(place.path("straight"), run);
 }
 
+/// Bytes of address space that a process has.
+rlim_t address_space_of(pid_t process) {
+  std::istringstream in(read_all_text("/proc/" + std::to_string(process) + "/statm"));
+  rlim_t pages = 0;
+  in >> pages;
+  return pages * static_cast<rlim_t>(::sysconf(_SC_PAGESIZE));
+}
+
 TEST(OneRank, WithoutMemoryEndsTheJobInOneLine) {
   Workplace const place;
   std::string const run = place.path("run");
-  auto const job = place.start(2, place.deck("run"));
+  // Stage 1 needs far more than pre-training did: 64 sequences in a step instead of one, in a wide FFN.
+  std::vector<std::string> const wide = {"model.ffn=1024",     "pretrain.documents=30", "pretrain.batch=1",
+                                         "train.batch=32",     "train.micro_batch=32",  "run.checkpoint_every=100",
+                                         "data.samples=400",   "prepare.epochs=1"};
+  auto const job = place.start(2, place.deck("run", wide));
   ASSERT_TRUE(wait_until([&] { return rows_of(run, "pretrain") >= 2 || !job->running(); }, kPatience, 0.2));
   pid_t const one = rank_of(*job, 1);
   ASSERT_NE(one, 0);
-  // Nothing more is given to this rank: its next large piece of memory, at the latest that of the next stage, fails.
-  rlimit const nothing = {1 << 20, 1 << 20};
-  ASSERT_EQ(::prlimit(one, RLIMIT_AS, &nothing, nullptr), 0);
-  Outcome const outcome = job->wait(30.0);
-  expect_one_error(outcome, {"rank 1 of 2", "memory"});
-  place.complete(2, "run");
+  rlim_t const most = address_space_of(one) + (rlim_t{12} << 20);
+  rlimit const limit = {most, most};
+  ASSERT_EQ(::prlimit(one, RLIMIT_AS, &limit, nullptr), 0);
+  expect_one_error(job->wait(30.0), {"rank 1 of 2", "out of memory"});
+  EXPECT_TRUE(is_complete(run, "pretrain"));
+  place.complete(2, "run", wide);
   expect_no_row_twice(run);
 }
 
 TEST(OneRank, ThatCannotOpenFilesEndsTheJobInOneLine) {
   Workplace const place;
   std::string const run = place.path("run");
-  auto const job = place.start(2, place.deck("run"));
-  ASSERT_TRUE(wait_until([&] { return rows_of(run, "pretrain") >= 1 || !job->running(); }, kPatience, 0.2));
+  auto const job = place.start(2, place.deck("run", {"pretrain.epochs=50"}));
+  ASSERT_TRUE(wait_until([&] { return !state_steps(run, "pretrain").empty() || !job->running(); }, kPatience, 0.2));
   pid_t const one = rank_of(*job, 1);
   ASSERT_NE(one, 0);
   rlimit const nothing = {3, 3};  // descriptors in use stay
   ASSERT_EQ(::prlimit(one, RLIMIT_NOFILE, &nothing, nullptr), 0);
-  Outcome const outcome = job->wait(30.0);
-  expect_one_error(outcome, {"open"});
-  place.complete(2, "run");
-  expect_no_row_twice(run);
+  expect_one_error(job->wait(30.0), {"pretrain/", "open"});
 }
 
 }  // namespace

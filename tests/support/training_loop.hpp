@@ -19,7 +19,7 @@ struct LoopCase {
   std::string schedule = "cosine";
   double learning_rate = kTrainingRate;
   /// Called on every rank after a step; may throw.
-  std::function<void(Index step, Trainer<float>&)> after_step;
+  std::function<void(Index step, Trainer<float>&)> after_step = nullptr;
   Index stop_after = -1;  // should_stop says yes from this step on
   MetricsFile* metrics = nullptr;
 };

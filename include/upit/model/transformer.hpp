@@ -66,6 +66,8 @@ class Transformer {
   std::vector<double> target_nll() const;
   /// Router choices of the last forward: (L, N, K) expert ids on the host.
   std::vector<int> router_choices() const;
+  /// Router logits of the last forward, (L, N, E) on the host; empty without routers.
+  std::vector<double> router_logits() const;
   /// Logits of the rows `row` of the last forward's batch, (rows, V) on the host: for tests and small tools.
   std::vector<double> logits(Exec const& exec, Weights<T> const& weights, std::vector<int> const& row);
   /// Bytes of all buffers.

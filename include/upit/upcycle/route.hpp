@@ -44,7 +44,7 @@ void fill_perplexities(ExpertGroups const& groups, PerplexityScorer& scorer, Wei
                        std::function<bool()> const& after_round = {},
                        std::function<void(Index)> const& after_block = {});
 
-// Texts that the stage leaves; see docs/input.md.
+// Texts that the stage leaves.
 
 /// One line a seed sample: its index in the training set, domain, expert (-1: dropped), perplexities.
 std::string buckets_csv(TokenStore const& store, std::vector<Index> const& seeds, Buckets const& buckets,

@@ -66,7 +66,6 @@ class RouteTrainer {
   std::vector<Index> others(Index expert) const;
   Losses evaluate(std::vector<Index> const& samples, bool positive);
   double logit_rms(View1<float> const& vectors, std::vector<Index> const& samples);
-  double mean_log_cosh(View1<float> const& vectors, double scale, std::vector<Index> const& samples);
 
   Communicator const* group_;
   RouteTraining settings_;

@@ -166,9 +166,9 @@ TEST(RouteTraining, MeasuresHowFarLogitsMove) {
       tokens += 1.0;
     }
   }
-  // The measure's own bound: see logit_rms.
-  EXPECT_NEAR(o.spread / std::sqrt(spread / tokens), 1.0, 2e-3);
-  EXPECT_NEAR(o.moved / std::sqrt(moved / tokens), 1.0, 2e-3);
+  // fp32 products of C terms against double ones.
+  EXPECT_NEAR(o.spread / std::sqrt(spread / tokens), 1.0, 1e-5);
+  EXPECT_NEAR(o.moved / std::sqrt(moved / tokens), 1.0, 1e-5);
   EXPECT_GT(o.moved, o.spread);
 }
 
