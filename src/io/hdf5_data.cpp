@@ -207,7 +207,9 @@ void H5File::create_dataset(std::string const& name, std::span<Index const> shap
                          H5Sclose);
     H5Handle const links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
     H5Handle const creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    // No times in the file: equal runs leave equal bytes.
     bool const ok = space && H5Pset_create_intermediate_group(links.get(), 1) >= 0 &&
+                    H5Pset_obj_track_times(creation.get(), false) >= 0 &&
                     H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY) >= 0 &&
                     H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER) >= 0;
     H5Handle const d(ok ? H5Dcreate2(f.file.get(), name.c_str(), H5Type<T>::file(), space.get(), links.get(),

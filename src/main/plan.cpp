@@ -4,13 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "upit/core/error.hpp"
 #include "upit/kernels/adamw.hpp"
 #include "upit/model/transformer.hpp"
 #include "upit/text/batches.hpp"
-#include "upit/train/load_model.hpp"
+#include "upit/upcycle/base_shapes.hpp"
 #include "upit/upcycle/buckets.hpp"
 #include "upit/upcycle/checkpoints.hpp"
 #include "upit/upcycle/run.hpp"
@@ -20,39 +19,6 @@ namespace {
 
 constexpr Index kStates = 3;  // two are kept, and a third is written before the oldest goes
 constexpr auto kFloat = static_cast<Index>(sizeof(float));
-
-ModelConfig base_shapes(Deck const& deck, Tokenizer const& tokenizer) {
-  std::string const& path = deck.model.base;
-  ModelConfig m;
-  if (path.empty()) {
-    m.layers = deck.model.layers;
-    m.width = deck.model.width;
-    m.heads = deck.model.heads;
-    m.kv_heads = deck.model.kv_heads;
-    m.head_width = m.width / m.heads;
-    m.ffn = deck.model.ffn;
-    m.vocabulary = tokenizer.vocabulary();
-    m.context = deck.data.context;
-    m.tied = deck.model.tied;
-    return m;
-  }
-  require(std::filesystem::exists(path), fmt::format("model.base: {} does not exist", path));
-  if (std::filesystem::is_directory(path)) {
-    m = huggingface_shapes(path, deck.data.context);
-  } else {
-    ModelFileInfo const info = read_model_info(path, nullptr);
-    require(info.kind == "dense",
-            fmt::format("model.base: {} holds a model of kind {}; a dense one is needed", path, info.kind));
-    m = info.model;
-    require(deck.data.context <= m.context,
-            fmt::format("data.context is {}, but {} allows {}", deck.data.context, path, m.context));
-    m.context = deck.data.context;
-  }
-  require(tokenizer.vocabulary() <= m.vocabulary,
-          fmt::format("the tokenizer {} has {} pieces, but the model {} has a vocabulary of {}",
-                      deck.data.tokenizer, tokenizer.vocabulary(), path, m.vocabulary));
-  return m;
-}
 
 /// Bytes of a model's workspace. Layers are alike, so two small models tell the size of a large one; pages of
 /// theirs are never touched.
@@ -104,7 +70,7 @@ Planner::Planner(Deck const& deck, Index ranks) : deck_(deck), ranks_(ranks) {
   auto const tokenizer = make_tokenizer(deck.data.tokenizer);
   data_ = load_dataset(deck.data, *tokenizer, deck.run.seed);
   plan_.data = data_.report;
-  plan_.model = base_shapes(deck, *tokenizer);
+  plan_.model = upcycle::base_shapes(deck, *tokenizer);
   plan_.training_samples = data_.train.size();
   plan_.held_out_samples = data_.held_out.size();
   plan_.longest = std::max(data_.train.longest(), data_.held_out.longest());

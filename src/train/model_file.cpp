@@ -58,18 +58,6 @@ void read_tensor(H5File const& file, std::string const& name, std::vector<Index>
   Kokkos::deep_copy(device, host);
 }
 
-void write_info(H5File& file, ModelFileInfo const& info) {
-  file.write_attribute<Index>("/", "upit_format", ModelFileInfo::kFormat);
-  file.write_attribute<std::string>("/", "kind", info.kind);
-  file.write_attribute<std::string>("/", "shapes", model_json(info.model, info.expert));
-  file.write_attribute<std::string>("/", "base_hash", info.base_hash);
-  file.write_attribute<std::string>("/", "tokenizer", info.tokenizer);
-  file.write_attribute<std::string>("/", "template", info.prompt);
-  file.write_attribute<std::string>("/", "deck", info.deck);
-  file.write_attribute<std::string>("/", "program", git_hash());
-  file.write_attribute<Index>("/", "step", info.step);
-}
-
 ModelFileInfo read_info(H5File const& file) {
   require(file.has_attribute("/", "upit_format"), file.path() + " is an HDF5 file, but not one of upit's models");
   Index const format = file.read_attribute<Index>("/", "upit_format");
@@ -138,6 +126,18 @@ void parse_model_json(std::string const& text, ModelConfig& m, ExpertConfig& e) 
   } catch (json::exception const& error) {
     fail(fmt::format("the shapes stored in a model file cannot be read: {}", error.what()));
   }
+}
+
+void write_info(H5File& file, ModelFileInfo const& info) {
+  file.write_attribute<Index>("/", "upit_format", ModelFileInfo::kFormat);
+  file.write_attribute<std::string>("/", "kind", info.kind);
+  file.write_attribute<std::string>("/", "shapes", model_json(info.model, info.expert));
+  file.write_attribute<std::string>("/", "base_hash", info.base_hash);
+  file.write_attribute<std::string>("/", "tokenizer", info.tokenizer);
+  file.write_attribute<std::string>("/", "template", info.prompt);
+  file.write_attribute<std::string>("/", "deck", info.deck);
+  file.write_attribute<std::string>("/", "program", git_hash());
+  file.write_attribute<Index>("/", "step", info.step);
 }
 
 std::string backbone_hash(ParameterTable const& table, Weights<float> const& weights) {

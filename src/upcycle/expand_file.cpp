@@ -17,19 +17,6 @@ namespace {
 
 constexpr char const* kAncestry = "ancestry";
 
-// The description that train/model_file writes and reads; a test holds the two together.
-void write_description(H5File& file, ModelFileInfo const& info) {
-  file.write_attribute<Index>("/", "upit_format", ModelFileInfo::kFormat);
-  file.write_attribute<std::string>("/", "kind", info.kind);
-  file.write_attribute<std::string>("/", "shapes", model_json(info.model, info.expert));
-  file.write_attribute<std::string>("/", "base_hash", info.base_hash);
-  file.write_attribute<std::string>("/", "tokenizer", info.tokenizer);
-  file.write_attribute<std::string>("/", "template", info.prompt);
-  file.write_attribute<std::string>("/", "deck", info.deck);
-  file.write_attribute<std::string>("/", "program", info.program);
-  file.write_attribute<Index>("/", "step", info.step);
-}
-
 /// Rows of a tensor (1, rows, columns) that one rank holds at a time. Every rank makes the same number of
 /// steps, the last ones perhaps without rows: transfers may be collective.
 struct RowSteps {
@@ -60,7 +47,7 @@ void write_child(Communicator const& comm, std::string const& path, ModelFileInf
   std::array<H5File, 2> parents = {H5File::open(first, &comm), H5File::open(second, &comm)};
   std::array<Index, 2> const numbers = {child.first, child.second};
   H5File out = H5File::create(path, &comm);
-  write_description(out, info);
+  write_info(out, info);
   out.write_attribute<std::string>("/", kAncestry, ancestry);
 
   Index longest = options.piece_elements;  // a step holds at least one row

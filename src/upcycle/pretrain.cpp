@@ -2,11 +2,8 @@
 // Stage 0: a dense base. Only the embedded default needs it; real runs name a model.
 #include <fmt/format.h>
 
-#include <filesystem>
-
 #include "upit/config/printer.hpp"
-#include "upit/core/error.hpp"
-#include "upit/train/load_model.hpp"
+#include "upit/upcycle/base_shapes.hpp"
 #include "upit/upcycle/stage.hpp"
 #include "upit/upcycle/stages.hpp"
 #include "upit/upcycle/training.hpp"
@@ -14,52 +11,11 @@
 namespace upit::upcycle {
 namespace {
 
-ModelConfig deck_shapes(Deck const& deck, Index vocabulary) {
-  ModelConfig m;
-  m.layers = deck.model.layers;
-  m.width = deck.model.width;
-  m.heads = deck.model.heads;
-  m.kv_heads = deck.model.kv_heads;
-  m.head_width = m.width / m.heads;
-  m.ffn = deck.model.ffn;
-  m.vocabulary = vocabulary;
-  m.context = deck.data.context;
-  m.norm_eps = deck.model.norm_eps;
-  m.rope_theta = deck.model.rope_theta;
-  m.tied = deck.model.tied;
-  check(m, {});
-  return m;
-}
-
-void require_vocabulary(Run const& run, ModelConfig const& m) {
-  Index const pieces = run.tokenizer().vocabulary();
-  require(pieces <= m.vocabulary,
-          fmt::format("the tokenizer {} has {} pieces, but the model {} has a vocabulary of {}",
-                      run.deck().data.tokenizer, pieces, run.deck().model.base, m.vocabulary));
-}
-
 BaseModel named_base(Run& run) {
   std::string const& path = run.deck().model.base;
   BaseModel base;
   base.path = path;
-  if (std::filesystem::is_directory(path) || !std::filesystem::exists(path)) {
-    run.world().agree([&] {
-      require(std::filesystem::exists(path), fmt::format("model.base: {} does not exist", path));
-      base.model = huggingface_shapes(path, run.deck().data.context);
-      require_vocabulary(run, base.model);
-    });
-  } else {
-    ModelFileInfo const info = read_model_info(path, &run.world());
-    run.world().agree([&] {
-      require(info.kind == "dense", fmt::format("model.base: {} holds a model of kind {}; a dense one is needed",
-                                                path, info.kind));
-      base.model = info.model;
-      require(run.deck().data.context <= info.model.context,
-              fmt::format("data.context is {}, but {} allows {}", run.deck().data.context, path, info.model.context));
-      base.model.context = run.deck().data.context;
-      require_vocabulary(run, base.model);
-    });
-  }
+  run.world().agree([&] { base.model = base_shapes(run.deck(), run.tokenizer()); });
   ParameterTable const table(base.model, {});
   Weights<float> const weights(table);
   load_base(run, base, table, weights);
@@ -74,7 +30,7 @@ BaseModel pretrain(Run& run) {
   Deck const& deck = run.deck();
   if (!deck.model.base.empty()) return named_base(run);
   BaseModel base;
-  run.world().agree([&] { base.model = deck_shapes(deck, run.tokenizer().vocabulary()); });
+  run.world().agree([&] { base.model = base_shapes(deck, run.tokenizer()); });
   Stage stage(run, "pretrain",
               deck_table(deck, "model") + deck_table(deck, "pretrain") + deck_table(deck, "train") +
                   fmt::format("seed = {}\ncontext = {}\ntokenizer = \"{}\"\n", run.seed(), deck.data.context,

@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "upit/config/printer.hpp"
-#include "upit/core/version.hpp"
 
 namespace upit::upcycle {
 namespace {
@@ -57,7 +56,6 @@ ModelFileInfo Run::file_info(std::string kind, ModelConfig const& model, ExpertC
   info.tokenizer = deck_.data.tokenizer;
   info.prompt = deck_.data.format;
   info.deck = print_deck(deck_, false);
-  info.program = git_hash();
   info.step = step;
   return info;
 }

@@ -17,11 +17,12 @@ struct Source {
   std::string path;  // from the root
   std::string room;
   std::string text;
-  std::string code;                       // text without comments; the contents of strings stay
-  std::vector<std::string> includes;      // "upit/..." with quotes, <...> with brackets, in order
+  std::string code;                   // text without comments; the contents of strings stay
+  std::vector<std::string> includes;  // "upit/..." with quotes, <...> with brackets, in order
   bool header() const { return path.ends_with(".hpp"); }
   int line(std::size_t at) const {
-    return 1 + static_cast<int>(std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
+    return 1 +
+           static_cast<int>(std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
   }
 };
 
@@ -36,7 +37,8 @@ inline std::string without_comments(std::string text) {
         if (c == '/' && next == '*') state = block;
         if (c == '"') state = string;
         // A digit before it: a separator inside a number.
-        if (c == '\'' && (i == 0 || std::isalnum(static_cast<unsigned char>(text[i - 1])) == 0)) state = character;
+        if (c == '\'' && (i == 0 || std::isalnum(static_cast<unsigned char>(text[i - 1])) == 0))
+          state = character;
         if (state == line || state == block) text[i] = ' ';
         break;
       case line:
@@ -54,8 +56,10 @@ inline std::string without_comments(std::string text) {
         break;
       case string:
       case character:
-        if (c == '\\') ++i;
-        else if (c == (state == string ? '"' : '\'')) state = code;
+        if (c == '\\')
+          ++i;
+        else if (c == (state == string ? '"' : '\''))
+          state = code;
         break;
     }
   }
@@ -65,7 +69,8 @@ inline std::string without_comments(std::string text) {
 inline Source read_source(std::filesystem::path const& root, std::filesystem::path const& file) {
   Source s;
   s.path = std::filesystem::relative(file, root).generic_string();
-  std::string const below = s.path.substr(s.path.starts_with("src/") ? 4 : std::string("include/upit/").size());
+  std::string const below =
+      s.path.substr(s.path.starts_with("src/") ? 4 : std::string("include/upit/").size());
   s.room = below.substr(0, below.find('/'));
   std::ostringstream all;
   all << std::ifstream(file, std::ios::binary).rdbuf();

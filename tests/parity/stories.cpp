@@ -14,7 +14,8 @@ namespace {
 
 std::string const kModel = UPIT_SHARED_DATA "/models/stories260K";
 constexpr char const* kSentence =
-    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she "
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, "
+    "she "
     "saw a big, red ball.";
 
 TEST(Stories260K, LossOfASentence) {

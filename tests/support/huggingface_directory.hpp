@@ -28,7 +28,10 @@ inline std::vector<SafetensorOut> huggingface_tensors(ModelConfig const& m, Para
   auto const part = [&](std::string const& name, Tensor const& t, Index first, std::vector<Index> shape) {
     Index size = 1;
     for (Index const extent : shape) size *= extent;
-    list.push_back({name, dtype, std::move(shape), {w.backbone.data() + t.offset + first, static_cast<std::size_t>(size)}});
+    list.push_back({name,
+                    dtype,
+                    std::move(shape),
+                    {w.backbone.data() + t.offset + first, static_cast<std::size_t>(size)}});
   };
   Index const c = m.width, q = m.heads * m.head_width, kv = m.kv_heads * m.head_width, f = m.ffn;
   part("model.embed_tokens.weight", table.find("embedding"), 0, {m.vocabulary, c});
@@ -83,7 +86,8 @@ inline void write_huggingface(std::string const& directory, nlohmann::json const
   for (int s = 0; s < shards; ++s) {
     std::string const file = fmt::format("model-{:05}-of-{:05}.safetensors", s + 1, shards);
     std::vector<SafetensorOut> mine;
-    for (std::size_t i = static_cast<std::size_t>(s); i < tensors.size(); i += static_cast<std::size_t>(shards)) {
+    for (std::size_t i = static_cast<std::size_t>(s); i < tensors.size();
+         i += static_cast<std::size_t>(shards)) {
       mine.push_back(tensors[i]);
       index["weight_map"][tensors[i].name] = file;
     }

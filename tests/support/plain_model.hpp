@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the model as plain loops in double over one sample: what the fast one is compared with. No products, no
-// blocks, no batches, no shared code beyond names and shapes.
+// Owns the model as plain loops in double over one sample: what the fast one is compared with. No products,
+// no blocks, no batches, no shared code beyond names and shapes.
 #pragma once
 
 #include <algorithm>
@@ -50,7 +50,9 @@ class PlainModel {
 
  private:
   double const* tensor(Tensor const& t) const {
-    auto const& buffer = t.group == Group::backbone ? w_.backbone : t.group == Group::expert ? w_.expert : w_.router;
+    auto const& buffer = t.group == Group::backbone ? w_.backbone
+                         : t.group == Group::expert ? w_.expert
+                                                    : w_.router;
     return buffer.data() + t.offset;
   }
   double const* tensor(char const* name) const { return tensor(table_->find(name)); }
@@ -80,8 +82,9 @@ class PlainModel {
   void turn(double* head, Index position) const {
     Index const half = m_.head_width / 2;
     for (Index i = 0; i < half; ++i) {
-      double const angle = static_cast<double>(position) *
-                           std::pow(m_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(2 * half));
+      double const angle =
+          static_cast<double>(position) *
+          std::pow(m_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(2 * half));
       double const a = head[i], b = head[i + half];
       head[i] = a * std::cos(angle) - b * std::sin(angle);
       head[i + half] = b * std::cos(angle) + a * std::sin(angle);
@@ -126,7 +129,8 @@ class PlainModel {
     Vector y(static_cast<std::size_t>(out_width), 0.0);
     for (Index r = 0; r < e_.rank; ++r) {
       for (Index i = 0; i < out_width; ++i) {
-        y[static_cast<std::size_t>(i)] += e_.scale() * low[static_cast<std::size_t>(r)] * rows[r * out_width + i];
+        y[static_cast<std::size_t>(i)] +=
+            e_.scale() * low[static_cast<std::size_t>(r)] * rows[r * out_width + i];
       }
     }
     return y;

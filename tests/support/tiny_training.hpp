@@ -83,9 +83,14 @@ inline std::vector<TrainingCase> training_cases() {
   list.push_back({"lora_one_sequence", {tiny_model(true, 2), one, lora}, 2, 1});
   for (auto const mix : {LoraMix::branch, LoraMix::ffn}) {
     std::string const name = mix == LoraMix::branch ? "branch" : "ffn";
+    list.push_back({name,
+                    {tiny_model(true, 2), dropped(tiny_experts(5, 2, mix, topk), 0.1), experts},
+                    6,
+                    3,
+                    false,
+                    0.1});
     list.push_back(
-        {name, {tiny_model(true, 2), dropped(tiny_experts(5, 2, mix, topk), 0.1), experts}, 6, 3, false, 0.1});
-    list.push_back({name + "_all", {tiny_model(false, 2), tiny_experts(4, 3, mix, first), all}, 5, 3, true, 0.2});
+        {name + "_all", {tiny_model(false, 2), tiny_experts(4, 3, mix, first), all}, 5, 3, true, 0.2});
   }
   ExpertConfig auxiliary = one;
   auxiliary.router = RouterUse::auxiliary;

@@ -34,8 +34,8 @@ struct LoopOutcome {
 inline LoopOutcome run_loop(Communicator const& comm, TrainingCase const& c, LoopCase const& l) {
   TokenStore const store = tiny_store(14, c.tiny.model.vocabulary, 2, kTrainingContext + 1);
   BatchPlan const plan(store, kTrainingContext, c.packing, c.batch, c.micro_batch, 4);
-  Trainer<float> trainer(comm, c.tiny.model, c.tiny.expert, c.tiny.trained, plan.max_tokens_per_rank(comm.size()),
-                         training_options<float>(c));
+  Trainer<float> trainer(comm, c.tiny.model, c.tiny.expert, c.tiny.trained,
+                         plan.max_tokens_per_rank(comm.size()), training_options<float>(c));
   copy(trainer.weights(), random_weights<float>(trainer.table(), 5));
   LoopSettings settings;
   settings.title = "stage";

@@ -23,7 +23,7 @@ struct ModelFileInfo {
   std::string tokenizer;  // "bytes" or the path of a tokenizer.model
   std::string prompt;     // prompt template
   std::string deck;       // resolved deck
-  std::string program;    // git hash of the program that wrote it
+  std::string program;    // git hash of the program that wrote it; filled when read
   Index step = 0;
 };
 
@@ -37,6 +37,9 @@ void parse_model_json(std::string const& text, ModelConfig& model, ExpertConfig&
 
 /// 32 hex digits over the values of the backbone. Equal on all ranks that hold equal weights.
 std::string backbone_hash(ParameterTable const& table, Weights<float> const& weights);
+
+/// Writes the description as attributes of "/"; the program named is this one. Collective.
+void write_info(H5File& file, ModelFileInfo const& info);
 
 /// Writes the tensors of `groups` under /backbone, /expert, /router, whole tensors by their names, and the
 /// description as attributes of "/". Collective over `comm`; every rank holds all weights. Whole or absent.

@@ -51,7 +51,8 @@ TEST(ModelFile, ComesBackBitForBitAtAnyNumberOfRanks) {
   Communicator const alone = world.split(world.rank()), pairs = world.split(world.rank() / 2);
   SharedScratch const scratch(world);
   Model const m;
-  std::vector<Groups> const all = {{true, true, true}, {true, false, false}, {false, true, false}, {false, true, true}};
+  std::vector<Groups> const all = {
+      {true, true, true}, {true, false, false}, {false, true, false}, {false, true, true}};
   for (Groups const g : all) {
     std::string const path = scratch.path("model.h5");
     write_model_file(path, world, m.info("moe"), m.table, m.weights, g);
@@ -74,7 +75,8 @@ TEST(ModelFile, BytesAreThoseOfTheTensors) {
   std::string const path = scratch.path("model.h5");
   write_model_file(path, world, m.info("moe"), m.table, m.weights, {true, true, true});
   Index const bytes = model_file_bytes(m.table, {true, true, true});
-  EXPECT_EQ(bytes, 4 * (m.table.count(Group::backbone) + m.table.count(Group::expert) + m.table.count(Group::router)));
+  EXPECT_EQ(bytes, 4 * (m.table.count(Group::backbone) + m.table.count(Group::expert) +
+                        m.table.count(Group::router)));
   EXPECT_EQ(model_file_bytes(m.table, {false, false, true}), 4 * m.table.count(Group::router));
   auto const on_disk = static_cast<Index>(fs::file_size(path));
   EXPECT_GE(on_disk, bytes);
@@ -126,21 +128,30 @@ TEST(ModelFile, WhatDoesNotFitIsOneLineOnAllRanks) {
   write_model_file(path, world, m.info("dense"), m.table, m.weights, {true, false, false});
 
   // Tensors that are not there.
-  expect_agreed(world, [&] { read_model_file(path, &world, m.table, m.weights, {true, true, false}); },
+  expect_agreed(world,
+                [&] {
+                  read_model_file(path, &world, m.table, m.weights, {true, true, false});
+                },
                 {"dense.h5", "expert/layers.0.lora.gate_up_a"});
   // Another width of the FFN: same names, other shapes.
   ModelConfig wider = m.model;
   wider.ffn += 2;
   ParameterTable const wide(wider, {});
   Weights<float> const w(wide);
-  expect_agreed(world, [&] { read_model_file(path, &world, wide, w, {true, false, false}); },
+  expect_agreed(world,
+                [&] {
+                  read_model_file(path, &world, wide, w, {true, false, false});
+                },
                 {"dense.h5", "layers.0.ffn.gate_up", "(20, 12)", "(24, 12)"});
   // Another number of layers.
   ModelConfig deeper = m.model;
   deeper.layers = 3;
   ParameterTable const deep(deeper, {});
   Weights<float> const d(deep);
-  expect_agreed(world, [&] { read_model_file(path, &world, deep, d, {true, false, false}); },
+  expect_agreed(world,
+                [&] {
+                  read_model_file(path, &world, deep, d, {true, false, false});
+                },
                 {"dense.h5", "layers.2.attention_norm"});
 }
 
@@ -150,8 +161,14 @@ TEST(ModelFile, WhatIsNoModelIsOneLineOnAllRanks) {
   Model const m;
   Weights<float> const w(m.table);
   auto const both = [&](std::string const& path, std::vector<std::string> const& parts) {
-    expect_agreed(world, [&] { read_model_info(path, &world); }, parts);
-    expect_agreed(world, [&] { read_model_file(path, &world, m.table, w, {true, true, true}); }, parts);
+    expect_agreed(
+        world, [&] { read_model_info(path, &world); }, parts);
+    expect_agreed(
+        world,
+        [&] {
+          read_model_file(path, &world, m.table, w, {true, true, true});
+        },
+        parts);
   };
   both(scratch.path("missing.h5"), {"missing.h5"});
   both(scratch.write("text.h5", "no HDF5 at all\n"), {"text.h5"});
@@ -193,20 +210,19 @@ TEST(ModelFile, ThatCannotBeWrittenIsOneLineOnAllRanks) {
   Communicator const world = Communicator::world();
   SharedScratch const scratch(world);
   Model const m;
-  expect_agreed(
-      world,
-      [&] {
-        write_model_file(scratch.path("no/such/directory/model.h5"), world, m.info("moe"), m.table, m.weights,
-                         {true, true, true});
-      },
-      {"no/such/directory/model.h5"});
+  expect_agreed(world,
+                [&] {
+                  write_model_file(scratch.path("no/such/directory/model.h5"), world, m.info("moe"), m.table,
+                                   m.weights, {true, true, true});
+                },
+                {"no/such/directory/model.h5"});
 }
 
 TEST(State, ComesBackBitForBit) {
   Communicator const world = Communicator::world();
   SharedScratch const scratch(world);
-  for (Trained const trained :
-       {Trained{false, true, true}, Trained{true, false, false}, Trained{true, true, true}, Trained{false, false, true}}) {
+  for (Trained const trained : {Trained{false, true, true}, Trained{true, false, false},
+                                Trained{true, true, true}, Trained{false, false, true}}) {
     Model const m(trained);
     Index const n = m.table.gradient_extent();
     View1<float> const first("first", n), second("second", n);
@@ -265,8 +281,10 @@ TEST(LoadModel, WhatCannotRunAloneIsOneLineOnAllRanks) {
   Communicator const world = Communicator::world();
   SharedScratch const scratch(world);
   Model const m;
-  write_model_file(scratch.path("expert.h5"), world, m.info("expert"), m.table, m.weights, {false, true, false});
-  expect_agreed(world, [&] { load_model(scratch.path("expert.h5"), world); }, {"expert.h5", "without its base"});
+  write_model_file(scratch.path("expert.h5"), world, m.info("expert"), m.table, m.weights,
+                   {false, true, false});
+  expect_agreed(world, [&] { load_model(scratch.path("expert.h5"), world); },
+                {"expert.h5", "without its base"});
   View1<float> const moment("moment", m.table.gradient_extent());
   write_state(scratch.path("state.h5"), world, m.info("state"), m.table, m.weights, moment, moment);
   expect_agreed(world, [&] { load_model(scratch.path("state.h5"), world); }, {"state.h5", "restart state"});

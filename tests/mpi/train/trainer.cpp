@@ -54,8 +54,8 @@ TEST_P(Training, RepeatsBitForBitAndIsTheSameOnAllRanks) {
   EXPECT_EQ(once.balance, again.balance);
   EXPECT_EQ(once.norm, again.norm);
   EXPECT_EQ(once.weights, again.weights);
-  EXPECT_TRUE(world.same(std::string(reinterpret_cast<char const*>(once.weights.data()),
-                                     once.weights.size() * sizeof(float))));
+  EXPECT_TRUE(world.same(
+      std::string(reinterpret_cast<char const*>(once.weights.data()), once.weights.size() * sizeof(float))));
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Training, ::testing::ValuesIn(training_cases()),

@@ -42,7 +42,8 @@ struct Given {
     PlainModel const plain(model, expert, table, weights);
     std::vector<double> all;
     for (Index s = 0; s < host.segments(); ++s) {
-      auto const begin = host.start[static_cast<std::size_t>(s)], end = host.start[static_cast<std::size_t>(s) + 1];
+      auto const begin = host.start[static_cast<std::size_t>(s)],
+                 end = host.start[static_cast<std::size_t>(s) + 1];
       auto const one = plain.nll({host.token.begin() + begin, host.token.begin() + end},
                                  {host.target.begin() + begin, host.target.begin() + end});
       all.insert(all.end(), one.begin(), one.end());
@@ -53,7 +54,8 @@ struct Given {
 
 void expect_near(std::vector<double> const& found, std::vector<double> const& expected, double tolerance) {
   ASSERT_EQ(found.size(), expected.size());
-  for (std::size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], tolerance) << "element " << i;
+  for (std::size_t i = 0; i < found.size(); ++i)
+    ASSERT_NEAR(found[i], expected[i], tolerance) << "element " << i;
 }
 
 ExpertConfig const kTopTwo = tiny_experts(5, 2, LoraMix::branch, RouterOrder::topk_softmax);
@@ -68,8 +70,9 @@ TEST(Plain, EveryFormOfTheModel) {
   }
   for (auto const& e : experts) {
     for (bool const tied : {false, true}) {
-      SCOPED_TRACE(::testing::Message() << "E " << e.count << " K " << e.active << " mix " << static_cast<int>(e.mix)
-                                        << " order " << static_cast<int>(e.order) << " tied " << tied);
+      SCOPED_TRACE(::testing::Message()
+                   << "E " << e.count << " K " << e.active << " mix " << static_cast<int>(e.mix) << " order "
+                   << static_cast<int>(e.order) << " tied " << tied);
       Given const s(tiny_model(tied, tied ? 2 : 4), e);
       expect_near(s.nll(host), s.plain_nll(host), kTolerance);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the check that a training step allocates nothing and that all its kernels carry our labels. Kokkos calls
-// tools through plain function pointers, hence the variables of this file.
+// Owns the check that a training step allocates nothing and that all its kernels carry our labels. Kokkos
+// calls tools through plain function pointers, hence the variables of this file.
 #include <gtest/gtest.h>
 
 #include <string>

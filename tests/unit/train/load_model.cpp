@@ -30,7 +30,8 @@ ModelConfig shapes(bool tied, Index kv_heads) {
   return m;
 }
 
-double loss(ModelConfig const& m, ParameterTable const& table, Weights<float> const& w, HostBatch const& host) {
+double loss(ModelConfig const& m, ParameterTable const& table, Weights<float> const& w,
+            HostBatch const& host) {
   Transformer<float> transformer(m, {}, table, host.tokens(), false);
   Batch batch(host.tokens());
   batch.assign(host);
@@ -45,8 +46,8 @@ TEST_P(HuggingFaceModel, GivesTheWeightsItWasMadeFrom) {
   ModelConfig const m = shapes(c.tied, c.kv_heads);
   ParameterTable const table(m, {});
   auto const w = random_weights<float>(table, 31);
-  write_huggingface(s.path(), huggingface_config(m, c.layout), huggingface_tensors(m, table, w, c.layout.dtype),
-                    c.layout.shards);
+  write_huggingface(s.path(), huggingface_config(m, c.layout),
+                    huggingface_tensors(m, table, w, c.layout.dtype), c.layout.shards);
   // What the file can hold of them.
   for (Index i = 0; i < w.backbone.extent_int(0); ++i) {
     float& value = w.backbone(i);
@@ -72,7 +73,8 @@ TEST_P(HuggingFaceModel, GivesTheWeightsItWasMadeFrom) {
   PlainModel const plain(m, {}, table, wide);
   double sum = 0.0;
   for (Index k = 0; k < host.segments(); ++k) {
-    auto const begin = host.start[static_cast<std::size_t>(k)], end = host.start[static_cast<std::size_t>(k) + 1];
+    auto const begin = host.start[static_cast<std::size_t>(k)],
+               end = host.start[static_cast<std::size_t>(k) + 1];
     for (double const nll : plain.nll({host.token.begin() + begin, host.token.begin() + end},
                                       {host.target.begin() + begin, host.target.begin() + end})) {
       sum += nll;
@@ -82,7 +84,8 @@ TEST_P(HuggingFaceModel, GivesTheWeightsItWasMadeFrom) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, HuggingFaceModel,
-                         ::testing::Values(DirectoryCase{"tied", true, 4, {}}, DirectoryCase{"untied", false, 4, {}},
+                         ::testing::Values(DirectoryCase{"tied", true, 4, {}},
+                                           DirectoryCase{"untied", false, 4, {}},
                                            DirectoryCase{"grouped", true, 2, {"F32", 1, true}},
                                            DirectoryCase{"one_group_f16", false, 1, {"F16", 1, false}},
                                            DirectoryCase{"bf16", true, 2, {"BF16", 1, true}},
@@ -102,7 +105,9 @@ struct Spoiled {
   SafetensorOut& tensor(std::string const& name) {
     return *std::find_if(tensors.begin(), tensors.end(), [&](auto const& t) { return t.name == name; });
   }
-  void remove(std::string const& name) { std::erase_if(tensors, [&](auto const& t) { return t.name == name; }); }
+  void remove(std::string const& name) {
+    std::erase_if(tensors, [&](auto const& t) { return t.name == name; });
+  }
   void write(int shards = 1) { write_huggingface(s.path(), config, tensors, shards); }
   void expect(std::vector<std::string> const& parts) {
     expect_error([&] { load_model(s.path(), Communicator::world()); }, parts);

@@ -21,13 +21,17 @@ struct Element {
     m = s.beta1 * m + (1.0 - s.beta1) * g;
     v = s.beta2 * v + (1.0 - s.beta2) * g * g;
     double const mean = m / (1.0 - std::pow(s.beta1, t)), square = v / (1.0 - std::pow(s.beta2, t));
-    return w - s.learning_rate * s.weight_decay * w - s.learning_rate * mean / (std::sqrt(square) + s.epsilon);
+    return w - s.learning_rate * s.weight_decay * w -
+           s.learning_rate * mean / (std::sqrt(square) + s.epsilon);
   }
 };
 
 std::vector<Trained> const& sets() {
-  static std::vector<Trained> const all = {
-      {true, false, false}, {false, true, false}, {false, false, true}, {false, true, true}, {true, true, true}};
+  static std::vector<Trained> const all = {{true, false, false},
+                                           {false, true, false},
+                                           {false, false, true},
+                                           {false, true, true},
+                                           {true, true, true}};
   return all;
 }
 
