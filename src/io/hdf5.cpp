@@ -153,6 +153,8 @@ H5File H5File::create(std::string path, Communicator const* comm, Transfer trans
   auto const touch = [&] { FileDescriptor(impl->opened, O_WRONLY | O_CREAT | O_TRUNC).close(); };
   if (comm != nullptr) {
     comm->agree_on_root(touch);
+    // MPI-IO may wait for ever where the file opens on some ranks only.
+    comm->agree([&] { FileDescriptor(impl->opened, O_WRONLY).close(); });
   } else {
     touch();
   }

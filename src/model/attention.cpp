@@ -35,7 +35,7 @@ Attention<T>::Attention(ModelConfig const& model, Index longest, bool with_backw
       groups_(model.kv_heads),
       head_width_(model.head_width),
       longest_(longest),
-      threads_(HostExec::concurrency()),
+      threads_(HostExec().concurrency()),
       score_(Kokkos::view_alloc("upit::attention.score", Kokkos::WithoutInitializing), threads_,
              kQueryBlock * longest),
       dscore_(Kokkos::view_alloc("upit::attention.dscore", Kokkos::WithoutInitializing), threads_,

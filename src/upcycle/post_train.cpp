@@ -40,7 +40,6 @@ MoeModel post_train(Run& run, MoeModel const& assembled) {
   write_model_file(run.path(moe.file), run.world(), run.file_info("moe", model, expert, assembled.base.hash, steps),
                    trainer.table(), trainer.weights(), {true, true, true});
   stage.finish(fmt::format("steps {}, last loss {:.4f}", steps, loss));
-  drop_states(run, "post_train");
   return moe;
 }
 

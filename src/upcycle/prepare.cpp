@@ -91,7 +91,6 @@ ExpertSet prepare(Run& run, BaseModel const& base) {
   run.console().say(table, fmt::format("stage 1: {} steps, last loss {:.4f}; checkpoints kept as experts ({})", steps,
                                        loss, deck.prepare.select));
   stage.finish(fmt::format("steps {}, last loss {:.4f}", steps, loss));
-  drop_states(run, "prepare");
   return set;
 }
 

@@ -60,7 +60,6 @@ BaseModel pretrain(Run& run) {
   info.step = settings.steps;
   write_model_file(base.path, run.world(), info, trainer.table(), trainer.weights(), {true, false, false});
   stage.finish(fmt::format("steps {}, last loss {:.4f}", settings.steps, loss));
-  drop_states(run, "pretrain");
   return base;
 }
 

@@ -27,7 +27,6 @@ Run::Run(Deck const& deck, Communicator const& world, Console& console, RunOptio
     tokenizer_ = make_tokenizer(deck_.data.tokenizer);
     data_ = load_dataset(deck_.data, *tokenizer_, deck_.run.seed);
   });
-  directory_->write_text("deck.toml", print_deck(deck_, true));
   world.agree_on_root([&] {
     if (world.root()) metrics_.emplace(directory_->path("metrics.csv"), metric_columns());
   });

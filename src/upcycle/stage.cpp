@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "upit/config/printer.hpp"
+#include "upit/io/files.hpp"
 #include "upit/io/hash.hpp"
 
 namespace upit::upcycle {
@@ -46,6 +47,8 @@ Stage::Stage(Run& run, std::string name, std::string inputs)
   std::string const before = mark == std::string::npos ? "" : text.substr(mark + kInputsMark.size());
   begun_ = true;
   complete_ = text.starts_with("complete");
+  // A kill may have fallen between the end of the stage and its cleaning.
+  if (complete_) clean();
   run.world().agree([&] {
     if (before == inputs_) return;
     auto const changed = changed_keys(before, inputs_);
@@ -58,6 +61,8 @@ Stage::Stage(Run& run, std::string name, std::string inputs)
 
 void Stage::begin() {
   run_->directory().make_directory(name_);
+  // Only now: a launch that is refused leaves the deck of the results beside them.
+  run_->directory().write_text("deck.toml", print_deck(run_->deck(), true));
   if (!begun_) write(false, "");
   begun_ = true;
 }
@@ -65,6 +70,18 @@ void Stage::begin() {
 void Stage::finish(std::string const& summary) {
   write(true, summary);
   complete_ = true;
+  clean();
+}
+
+void Stage::clean() const {
+  run_->world().agree_on_root([&] {
+    for (auto const& entry : std::filesystem::directory_iterator(run_->path(name_))) {
+      std::string const file_name = entry.path().filename().string();
+      if (file_name.starts_with("state-") || file_name == temporary_name(entry.path().stem().string())) {
+        std::filesystem::remove(entry.path());
+      }
+    }
+  });
 }
 
 std::string Stage::output_hash() const { return hash_text(name_ + "\n" + inputs_); }

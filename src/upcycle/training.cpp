@@ -57,12 +57,4 @@ std::string data_inputs(Run const& run) {
          fmt::format("seed = {}\ntraining_set = \"{:016x}\"\n", run.seed(), run.data().train.hash());
 }
 
-void drop_states(Run& run, std::string const& stage) {
-  run.world().agree_on_root([&] {
-    for (auto const& entry : std::filesystem::directory_iterator(run.path(stage))) {
-      if (entry.path().filename().string().starts_with("state-")) std::filesystem::remove(entry.path());
-    }
-  });
-}
-
 }  // namespace upit::upcycle

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the tests of what is not a run from nothing: a run on a given base and files, check, deck, inspect, eval,
-// bench, and the decks that come with the program.
+// Owns the tests of what is not a run from nothing: a run on a given base and files, check, deck, inspect,
+// eval, bench, and the decks that come with the program.
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -76,15 +76,15 @@ TEST_P(Commands, ARunOnAGivenBaseAndFiles) {
   write_llama(place, "llama", {});
   place.write("tea.jsonl", sample_lines(60, "tea"));
   place.write("milk.jsonl", sample_lines(60, "milk"));
-  std::vector<std::string> const given = {
-      "model.base=" + place.path("llama"),
-      "data.source=[{path=\"" + place.path("tea.jsonl") + "\"}, {path=\"" + place.path("milk.jsonl") +
-          "\", domain=\"white\", weight=2.0}]",
-      "data.samples=84",
-      "data.packing=true",
-      "prepare.epochs=2",
-      "lora.mix=ffn",
-      "upcycle.router_order=softmax_topk"};
+  std::vector<std::string> const given = {"model.base=" + place.path("llama"),
+                                          "data.source=[{path=\"" + place.path("tea.jsonl") +
+                                              "\"}, {path=\"" + place.path("milk.jsonl") +
+                                              "\", domain=\"white\", weight=2.0}]",
+                                          "data.samples=84",
+                                          "data.packing=true",
+                                          "prepare.epochs=2",
+                                          "lora.mix=ffn",
+                                          "upcycle.router_order=softmax_topk"};
   Outcome const outcome = place.launch(GetParam(), place.deck("run", given));
   ASSERT_EQ(outcome.code, 0) << outcome.all();
   std::string const run = place.path("run");
@@ -95,6 +95,19 @@ TEST_P(Commands, ARunOnAGivenBaseAndFiles) {
   EXPECT_TRUE(last.at("domains").contains("tea"));
   EXPECT_TRUE(last.at("domains").contains("white"));
   EXPECT_LT(last.at("loss").get<double>(), report.at("losses").front().at("loss").get<double>());
+
+  // The files are part of what a stage was run with.
+  place.write("tea.jsonl", sample_lines(60, "coffee"));
+  expect_one_error(place.launch(GetParam(), place.deck("run", given)),
+                   {"prepare", "training_set", "--redo prepare"});
+  place.write("tea.jsonl", sample_lines(60, "tea"));
+  SmallLlama other;
+  other.change = [](std::string const& name, auto&, std::vector<float>& values) {
+    if (name == "model.norm.weight") values[0] = 0.5F;
+    return true;
+  };
+  write_llama(place, "llama", other);
+  expect_one_error(place.launch(GetParam(), place.deck("run", given)), {"prepare", "base", "--redo prepare"});
 }
 
 TEST_P(Commands, InspectAndEvalReadWhatARunLeaves) {
@@ -110,8 +123,8 @@ TEST_P(Commands, InspectAndEvalReadWhatARunLeaves) {
 
   place.write("tea.jsonl", sample_lines(12, "tea"));
   place.write("milk.jsonl", sample_lines(9, "milk"));
-  Outcome const data = place.launch(
-      GetParam(), {"eval", model, "--data", place.path("tea.jsonl"), place.path("milk.jsonl"), "--json", "data.json"});
+  Outcome const data = place.launch(GetParam(), {"eval", model, "--data", place.path("tea.jsonl"),
+                                                 place.path("milk.jsonl"), "--json", "data.json"});
   ASSERT_EQ(data.code, 0) << data.all();
   json const files = json::parse(read_all_text(place.path("data.json")));
   ASSERT_EQ(files.size(), 2U);
@@ -126,7 +139,8 @@ TEST_P(Commands, InspectAndEvalReadWhatARunLeaves) {
   EXPECT_EQ(row[1], "12");
   EXPECT_NEAR(std::stod(row[3]), files[0].at("loss").get<double>(), 1e-5);
 
-  place.write("ids.jsonl", "{\"tokens\": [0, 5, 6, 7, 8, 1]}\n{\"tokens\": [9, 10]}\n{\"tokens\": [0, 5, 6, 7]}\n");
+  place.write("ids.jsonl",
+              "{\"tokens\": [0, 5, 6, 7, 8, 1]}\n{\"tokens\": [9, 10]}\n{\"tokens\": [0, 5, 6, 7]}\n");
   Outcome const tokens =
       place.launch(GetParam(), {"eval", model, "--tokens", place.path("ids.jsonl"), "--json", "nll.json"});
   ASSERT_EQ(tokens.code, 0) << tokens.all();
@@ -156,9 +170,10 @@ TEST_P(Commands, InspectAndEvalReadWhatARunLeaves) {
 TEST_P(Commands, BenchWritesWhatItMeasured) {
   Workplace const place;
   Outcome const outcome = place.launch(
-      GetParam(), {"bench", "--width", "32", "--layers", "1", "--heads", "2", "--kv-heads", "1", "--ffn", "48",
-                   "--vocabulary", "64", "--sequence", "16", "--sequences", "2", "--experts", "3", "--top-k", "2",
-                   "--rank", "2", "--repeat", "2", "--json", "bench.json"});
+      GetParam(), {"bench", "--width",   "32",        "--layers",     "1",  "--heads",    "2",  "--kv-heads",
+                   "1",     "--ffn",     "48",        "--vocabulary", "64", "--sequence", "16", "--sequences",
+                   "2",     "--experts", "3",         "--top-k",      "2",  "--rank",     "2",  "--repeat",
+                   "2",     "--json",    "bench.json"});
   ASSERT_EQ(outcome.code, 0) << outcome.all();
   json const report = json::parse(read_all_text(place.path("bench.json")));
   for (char const* word : {"dense", "lora_moe", "tokens"}) EXPECT_THAT(report.dump(), HasSubstr(word));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the tests of stopping and going on: killed anywhere, one rank lost, a signal, a time limit. A resumed run
-// equals the straight one bit for bit.
+// Owns the tests of stopping and going on: killed anywhere, one rank lost, a signal, a time limit. A resumed
+// run equals the straight one bit for bit.
 #include <sys/resource.h>
 
 #include <random>
@@ -94,7 +94,8 @@ TEST_P(Resume, KilledAtAnyTimeEqualsTheStraightRun) {
   for (int kill = 0; kill < 5; ++kill) {
     auto const job = place.start(GetParam(), place.deck("run"));
     // Counted from the lock, since how long MPI takes to start says nothing.
-    ASSERT_TRUE(wait_until([&] { return fs::exists(place.path("run/metrics.csv")) || !job->running(); }, kPatience));
+    ASSERT_TRUE(
+        wait_until([&] { return fs::exists(place.path("run/metrics.csv")) || !job->running(); }, kPatience));
     nap(std::uniform_real_distribution<double>(100.0, 900.0)(random));
     job->kill_all();
   }
@@ -106,7 +107,8 @@ TEST_P(Resume, KilledAtAnyTimeEqualsTheStraightRun) {
 /// Rows that a stage has in metrics.csv while the program writes it.
 int rows_of(std::string const& run, std::string const& stage) {
   int rows = 0;
-  for (auto const& line : lines_of(read_all_text(run + "/metrics.csv"))) rows += line.starts_with(stage + ",") ? 1 : 0;
+  for (auto const& line : lines_of(read_all_text(run + "/metrics.csv")))
+    rows += line.starts_with(stage + ",") ? 1 : 0;
   return rows;
 }
 
@@ -119,13 +121,18 @@ TEST_P(Resume, ASignalEndsInACheckpointAndTheRunGoesOn) {
     // Stage 3 writes its rows an expert at a time: a signal after them would come too late.
     auto const is_there = [&] { return stage == "route" ? is_begun(run, stage) : rows_of(run, stage) >= 2; };
     ASSERT_TRUE(wait_until([&] { return is_there() || !job->running(); }, kPatience, 0.2));
-    job->send(SIGUSR1);
+    // Batch systems signal the launcher, which hands SIGUSR1 on but makes a kill of SIGTERM, or the ranks.
+    std::string const name = stage == "post_train" ? "SIGTERM" : "SIGUSR1";
+    if (name == "SIGUSR1")
+      job->send(SIGUSR1);
+    else
+      for (pid_t const one : ranks_of(*job)) ::kill(one, SIGTERM);
     Outcome const outcome = job->wait(kPatience);
     SCOPED_TRACE(outcome.all());
     EXPECT_FALSE(outcome.timed_out);
     EXPECT_EQ(outcome.code, 75) << stage;
     EXPECT_THAT(outcome.err, HasSubstr("upit: stopped:"));
-    EXPECT_THAT(outcome.err, HasSubstr("SIGUSR1"));
+    EXPECT_THAT(outcome.err, HasSubstr(name));
     EXPECT_THAT(error_lines(outcome), ::testing::IsEmpty());
     expect_no_backtrace(outcome);
     EXPECT_TRUE(is_begun(run, stage)) << stage;
@@ -156,19 +163,44 @@ TEST_P(Resume, ATimeLimitEndsInACheckpointAndTheRunGoesOn) {
   expect_same_run(reference, place.path("run"));
 }
 
+TEST(OtherRanks, GoOnFromTheSameFiles) {
+  Workplace const place;
+  std::string const run = place.path("run");
+  place.complete(1, "straight");
+  EXPECT_EQ(place.launch(2, place.deck("run", {"run.time_limit=5"})).code, 75);
+  EXPECT_EQ(state_steps(run, "pretrain"), std::vector<Index>{1});
+  place.complete(1, "run");
+  expect_no_row_twice(run);
+  auto const straight = metrics_of(place.path("straight")), mixed = metrics_of(run);
+  ASSERT_EQ(straight.size(), mixed.size());
+  for (std::size_t i = 0; i < 10; ++i) {  // ten steps in fp32, as DESIGN says
+    EXPECT_EQ(mixed[i].at("step"), std::to_string(i + 1));
+    EXPECT_NEAR(std::stod(mixed[i].at("loss")) / std::stod(straight[i].at("loss")), 1.0, 1e-5)
+        << "step " << i + 1;
+  }
+}
+
+// A kill between the end of a stage and its cleaning.
+TEST(Leftovers, OfACompleteStageAreRemoved) {
+  Workplace const place;
+  place.complete(1, "run");
+  std::string const run = place.path("run");
+  auto const names = files_of(run);
+  for (char const* file : {"pretrain/state-00000015.h5", "prepare/checkpoint_04.h5.partial",
+                           "route/state-00000001.h5.partial"}) {
+    place.write(std::string("run/") + file, "left");
+  }
+  place.complete(1, "run");
+  EXPECT_EQ(files_of(run), names);
+}
+
 /// The process of one rank of a job; 0 if there is none.
 pid_t rank_of(Process const& job, int rank) {
-  std::string const program = fs::canonical(UPIT_PROGRAM).string();
-  std::string const wanted = std::to_string(rank);
-  for (pid_t const one : job.descendants()) {
-    std::error_code ignored;
-    if (fs::read_symlink("/proc/" + std::to_string(one) + "/exe", ignored).string() != program) continue;
+  std::string const wanted = std::to_string(rank) + std::string(1, '\0');
+  for (pid_t const one : ranks_of(job)) {
     std::string const variables = read_all_text("/proc/" + std::to_string(one) + "/environ");
-    for (std::string const name : {"PMIX_RANK", "PMI_RANK"}) {
-      if (("" + variables).find(std::string(1, '\0') + name + "=" + wanted + std::string(1, '\0')) !=
-          std::string::npos) {
-        return one;
-      }
+    for (std::string const name : {"PMIX_RANK=", "PMI_RANK="}) {
+      if (variables.find(std::string(1, '\0') + name + wanted) != std::string::npos) return one;
     }
   }
   return 0;
@@ -205,9 +237,9 @@ TEST(OneRank, WithoutMemoryEndsTheJobInOneLine) {
   Workplace const place;
   std::string const run = place.path("run");
   // Stage 1 needs far more than pre-training did: 64 sequences in a step instead of one, in a wide FFN.
-  std::vector<std::string> const wide = {"model.ffn=1024",     "pretrain.documents=30", "pretrain.batch=1",
-                                         "train.batch=32",     "train.micro_batch=32",  "run.checkpoint_every=100",
-                                         "data.samples=400",   "prepare.epochs=1"};
+  std::vector<std::string> const wide = {
+      "model.ffn=1024",       "pretrain.documents=30",    "pretrain.batch=1", "train.batch=32",
+      "train.micro_batch=32", "run.checkpoint_every=100", "data.samples=400", "prepare.epochs=1"};
   auto const job = place.start(2, place.deck("run", wide));
   ASSERT_TRUE(wait_until([&] { return rows_of(run, "pretrain") >= 2 || !job->running(); }, kPatience, 0.2));
   pid_t const one = rank_of(*job, 1);
@@ -225,7 +257,8 @@ TEST(OneRank, ThatCannotOpenFilesEndsTheJobInOneLine) {
   Workplace const place;
   std::string const run = place.path("run");
   auto const job = place.start(2, place.deck("run", {"pretrain.epochs=50"}));
-  ASSERT_TRUE(wait_until([&] { return !state_steps(run, "pretrain").empty() || !job->running(); }, kPatience, 0.2));
+  ASSERT_TRUE(
+      wait_until([&] { return !state_steps(run, "pretrain").empty() || !job->running(); }, kPatience, 0.2));
   pid_t const one = rank_of(*job, 1);
   ASSERT_NE(one, 0);
   rlimit const nothing = {3, 3};  // descriptors in use stay

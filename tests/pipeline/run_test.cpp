@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the tests of whole runs: from nothing to an MoE model, a second launch that has nothing to do, a rehearsal,
-// and the same losses on any number of ranks.
+// Owns the tests of whole runs: from nothing to an MoE model, a second launch that has nothing to do, a
+// rehearsal, and the same losses on any number of ranks.
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -18,9 +18,8 @@ std::vector<std::string> traces_of(std::string const& run) {
   std::vector<std::string> traces;
   for (auto const& name : files_of(run)) {
     auto const changed = fs::last_write_time(run + "/" + name).time_since_epoch().count();
-    // The deck and the metrics are written anew, with the same text.
-    bool const text = name == "deck.toml" || name == "metrics.csv";
-    traces.push_back(name + " " + (text ? std::string("-") : std::to_string(changed)) + " " +
+    // The metrics are written anew, with the same text.
+    traces.push_back(name + " " + (name == "metrics.csv" ? std::string("-") : std::to_string(changed)) + " " +
                      std::to_string(std::hash<std::string>()(read_all_text(run + "/" + name))));
   }
   return traces;
@@ -39,8 +38,9 @@ TEST_P(WholeRun, EndsWellAndASecondLaunchHasNothingToDo) {
   }
   auto const names = files_of(run);
   for (auto const& name : names) EXPECT_FALSE(name.ends_with(".partial")) << name;
-  for (char const* name : {"pretrain/base.h5", "prepare/checkpoint_04.h5", "expand/expert_02.h5", "route/expert_00.h5",
-                           "upcycle/moe.h5", "post_train/model.h5", "evaluate/report.json", "deck.toml"}) {
+  for (char const* name :
+       {"pretrain/base.h5", "prepare/checkpoint_04.h5", "expand/expert_02.h5", "route/expert_00.h5",
+        "upcycle/moe.h5", "post_train/model.h5", "evaluate/report.json", "deck.toml"}) {
     EXPECT_THAT(names, ::testing::Contains(name));
   }
   EXPECT_TRUE(nlohmann::json::accept(read_all_text(run + "/evaluate/report.json")));
@@ -70,7 +70,8 @@ TEST_P(WholeRun, ARehearsalRunsEveryStage) {
   Outcome const outcome = place.launch(GetParam(), arguments);
   ASSERT_EQ(outcome.code, 0) << outcome.all();
   std::map<std::string, int> steps;
-  std::string const run = fs::exists(place.path("run/evaluate")) ? place.path("run") : place.path("run-rehearsal");
+  std::string const run =
+      fs::exists(place.path("run/evaluate")) ? place.path("run") : place.path("run-rehearsal");
   for (auto const& row : metrics_of(run)) ++steps[row.at("stage")];
   EXPECT_EQ(steps["pretrain"], 2);
   EXPECT_EQ(steps["prepare"], 4);  // 2m checkpoints take as many steps
@@ -92,7 +93,8 @@ std::vector<double> ten_losses(std::string const& run, std::string const& stage)
 void expect_close(std::vector<double> const& a, std::vector<double> const& b, std::string const& what) {
   ASSERT_EQ(a.size(), 10U) << what;
   ASSERT_EQ(b.size(), 10U) << what;
-  for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i] / b[i], 1.0, 1e-5) << what << ", step " << i + 1;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    EXPECT_NEAR(a[i] / b[i], 1.0, 1e-5) << what << ", step " << i + 1;
 }
 
 TEST(Ranks, OneTwoAndFourGiveTheSameLosses) {

@@ -67,8 +67,8 @@ inline void write_llama(Workplace const& place, std::string const& folder, Small
 inline std::string sample_lines(int count, std::string const& about) {
   std::string text;
   for (int i = 0; i < count; ++i) {
-    text += fmt::format(R"({{"instruction": "Say {} {}.", "input": "", "output": "{} is {} and {}."}})", about, i,
-                        about, i, 7 * i % 11) +
+    text += fmt::format(R"({{"instruction": "Say {} {}.", "input": "", "output": "{} is {} and {}."}})",
+                        about, i, about, i, 7 * i % 11) +
             "\n";
   }
   return text;

@@ -96,7 +96,6 @@ class Process {
       if (::dup2(in, 0) < 0 || ::dup2(out, 1) < 0 || ::dup2(err, 2) < 0 || ::chdir(folder.c_str()) != 0) {
         ::_exit(126);
       }
-      ::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit fails with a reason, like one on a full disk
       ::execve(arguments[0], arguments.data(), variables.data());
       ::_exit(127);
     }
@@ -140,8 +139,8 @@ class Process {
     return found;
   }
 
-  /// SIGKILL to all of it, as a batch system at the end of the time does. Everything is stopped first, so that
-  /// no part sees another die.
+  /// SIGKILL to all of it, as a batch system at the end of the time does. Everything is stopped first, so
+  /// that no part sees another die.
   void kill_all() {
     if (!running()) return;
     ::kill(id_, SIGSTOP);

@@ -26,7 +26,7 @@ struct RunOptions {
 /// Collective over the world; errors are agreed.
 class Run {
  public:
-  /// Opens and locks the run directory, loads tokenizer and data, writes the resolved deck.
+  /// Opens and locks the run directory, loads tokenizer and data.
   Run(Deck const& deck, Communicator const& world, Console& console, RunOptions const& options);
 
   Deck const& deck() const { return deck_; }

@@ -21,9 +21,10 @@ class Stage {
   bool complete() const { return complete_; }
   /// Whether it was begun before and not ended.
   bool begun() const { return begun_; }
-  /// Creates the stage's directory and records that it has begun.
+  /// Creates the stage's directory, writes the resolved deck and records that the stage has begun.
   void begin();
-  /// Records that it is complete, with `summary` (a few lines, kept for people).
+  /// Records that it is complete, with `summary` (a few lines, kept for people), and removes restart states and
+  /// what a killed launch left half written.
   void finish(std::string const& summary);
   /// Hash of the inputs: what the next stage names as read.
   std::string output_hash() const;
@@ -32,6 +33,7 @@ class Stage {
 
  private:
   void write(bool complete, std::string const& summary);
+  void clean() const;
   Run* run_;
   std::string name_, inputs_;
   bool complete_ = false, begun_ = false;

@@ -23,7 +23,4 @@ LoopSettings loop_settings(Run& run, std::string const& stage, Index steps, Inde
 /// The deck tables that say what is trained on: every training stage depends on them.
 std::string data_inputs(Run const& run);
 
-/// Removes restart states of a stage that is complete. Rank 0 acts.
-void drop_states(Run& run, std::string const& stage);
-
 }  // namespace upit::upcycle

@@ -5,10 +5,12 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <array>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -101,7 +103,7 @@ TEST(Progress, CountsTheTimeLeftFromWhatWasDoneHere) {
 
 TEST(Progress, DrawsOverItselfOnATerminal) {
   int const master = posix_openpt(O_RDWR | O_NOCTTY);
-  ASSERT_GE(master, 0);
+  if (master < 0) GTEST_SKIP() << "this machine gives no pseudo-terminal";
   ASSERT_EQ(grantpt(master), 0);
   ASSERT_EQ(unlockpt(master), 0);
   int const slave = open(ptsname(master), O_RDWR | O_NOCTTY);
@@ -119,8 +121,16 @@ TEST(Progress, DrawsOverItselfOnATerminal) {
     progress.update(1, "a text that is longer than the terminal is wide");
     console.say("a line");
   }
-  std::string text(4096, '\0');
-  text.resize(static_cast<std::size_t>(std::max<ssize_t>(0, read(master, text.data(), text.size()))));
+  // The terminal hands over in pieces; the last line tells that all has come.
+  std::string text;
+  std::array<char, 4096> piece{};
+  while (!text.ends_with("wide\r\n")) {
+    struct pollfd waiting = {master, POLLIN, 0};
+    if (poll(&waiting, 1, 5000) <= 0) break;
+    ssize_t const count = read(master, piece.data(), piece.size());
+    if (count <= 0) break;
+    text.append(piece.data(), static_cast<std::size_t>(count));
+  }
   close(master);
   std::string const first = text.substr(0, text.find("\x1b[K"));
   EXPECT_EQ(first, "\rexpand  1/4 (25 %)  a text th");  // 29 of 30 columns

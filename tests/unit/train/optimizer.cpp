@@ -7,24 +7,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "support/plain_adamw.hpp"
 #include "support/tiny_data.hpp"
 #include "support/tiny_model.hpp"
 
 namespace upit::test {
 namespace {
-
-/// AdamW (Loshchilov and Hutter 2019) of one element.
-struct Element {
-  double m = 0.0, v = 0.0;
-  double step(double w, double g, kernels::AdamwStep const& s) {
-    auto const t = static_cast<double>(s.step);
-    m = s.beta1 * m + (1.0 - s.beta1) * g;
-    v = s.beta2 * v + (1.0 - s.beta2) * g * g;
-    double const mean = m / (1.0 - std::pow(s.beta1, t)), square = v / (1.0 - std::pow(s.beta2, t));
-    return w - s.learning_rate * s.weight_decay * w -
-           s.learning_rate * mean / (std::sqrt(square) + s.epsilon);
-  }
-};
 
 std::vector<Trained> const& sets() {
   static std::vector<Trained> const all = {{true, false, false},
@@ -59,7 +47,7 @@ TEST(Optimizer, IsAdamwWithClippingOnTrainedTensorsOnly) {
     auto const w = random_weights<double>(table, 1), expected = random_weights<double>(table, 1);
     Optimizer<double> const optimizer(table);
     View1<double> const gradient("gradient", table.gradient_extent());
-    std::vector<Element> element(static_cast<std::size_t>(table.gradient_extent()));
+    std::vector<PlainAdamw> element(static_cast<std::size_t>(table.gradient_extent()));
     for (Index step = 1; step <= 4; ++step) {
       // Norms far above the clip, then far below.
       fill_gradient(table, step, step % 2 == 1 ? 1.0 : 1e-5, gradient);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "support/plain_adamw.hpp"
 #include "support/plain_model.hpp"
 #include "support/tiny_training.hpp"
 
@@ -80,6 +81,74 @@ TEST(TrainerStep, MicroStepsAddUpToTheWholeBatch) {
   }
 }
 
+// language_weight * loss + balance * L_load + auxiliary_weight * L_aux, as the report gives them. The shares
+// f_e are constant between flips of a choice, so that differences see the gradient through P_e alone, as it
+// should be.
+TEST(TrainerStep, GradientIsThatOfTheLossReported) {
+  for (auto const& c : training_cases()) {
+    Bench b(c);
+    TrainerOptions const options = training_options<double>(c);
+    auto const micro = b.plan.step(0, 0, 1, false);
+    auto const negatives = c.auxiliary_share > 0.0 ? b.plan.step(40, 0, 1, false) : std::vector<MicroStep>();
+    auto const total = [&] {  // a rate of zero leaves weights alone
+      StepReport const r = b.trainer.step(b.store, micro, 0, 0.0, negatives);
+      return options.language_weight * r.loss + options.balance * r.balance +
+             options.auxiliary_weight * r.auxiliary;
+    };
+    total();
+    auto const gradient = flat(b.trainer.gradient());
+    double const h = 1e-5;
+    for (auto const& t : b.trainer.table().tensors()) {
+      if (t.gradient_offset < 0) continue;
+      double* const data = t.group == Group::router ? b.trainer.weights().router.data() + t.offset
+                                                    : b.trainer.weights().tensor(t).data();
+      for (std::uint64_t probe = 0; probe < 2; ++probe) {
+        auto const i = static_cast<Index>(
+            random_below(random_key(2, t.name), probe, static_cast<std::uint64_t>(t.size())));
+        double const saved = data[i];
+        data[i] = saved + h;
+        double const up = total();
+        data[i] = saved - h;
+        double const down = total();
+        data[i] = saved;
+        double const expected = (up - down) / (2.0 * h);
+        // Central differences err by h^2 f'''/6 + eps f / h: about 1e-9 for losses near 3.
+        EXPECT_NEAR(gradient[static_cast<std::size_t>(t.gradient_offset + i)], expected,
+                    2e-9 + 1e-6 * std::abs(expected))
+            << c.name << ": " << t.name << " element " << i;
+      }
+    }
+  }
+}
+
+TEST(TrainerStep, WeightsMoveByAdamwOnTheClippedGradient) {
+  for (auto const* name : {"dense_accumulated", "ffn_all"}) {
+    TrainingCase const c = find_case(name);
+    TrainerOptions options = training_options<double>(c);
+    options.clip = 0.5;
+    Bench b(c, options);
+    std::vector<PlainAdamw> element(static_cast<std::size_t>(b.trainer.table().gradient_extent()));
+    for (Index s = 0; s < 4; ++s) {
+      auto const before = flat(b.trainer.weights().backbone);
+      double const rate = 1e-3 * static_cast<double>(s + 1);
+      double const norm = b.step(s, rate).norm;
+      ASSERT_GT(norm, options.clip) << "nothing was clipped";
+      kernels::AdamwStep settings = options.adamw;
+      settings.learning_rate = rate;
+      settings.step = s + 1;
+      for (auto const& t : b.trainer.table().tensors()) {
+        if (t.group != Group::backbone) continue;
+        for (Index i = 0; i < t.size(); ++i) {
+          double const g = b.trainer.gradient()(t.gradient_offset + i) * options.clip / norm;
+          double const want = element[static_cast<std::size_t>(t.gradient_offset + i)].step(
+              before[static_cast<std::size_t>(t.offset + i)], g, settings);
+          ASSERT_NEAR(b.trainer.weights().backbone(t.offset + i), want, 1e-14) << t.name;
+        }
+      }
+    }
+  }
+}
+
 TEST(TrainerStep, OnlyTrainedGroupsMove) {
   for (auto const& c : training_cases()) {
     Bench b(c);
@@ -115,6 +184,25 @@ TEST(TrainerStep, LanguageWeightScalesTheGradient) {
   StepReport const one = Bench(c).step(0), other = Bench(c, half).step(0);
   EXPECT_EQ(one.loss, other.loss);
   EXPECT_NEAR(other.norm, 0.5 * one.norm, 1e-13 * one.norm);
+}
+
+// A rate of zero leaves the weights alone, so that only the masks can change the loss.
+TEST(TrainerStep, DropoutIsKeyedByStepAndSeed) {
+  for (auto const* name : {"lora", "branch", "ffn"}) {
+    TrainingCase const c = find_case(name);
+    Bench b(c);
+    auto const micro = b.plan.step(0, 0, 1, false);
+    auto const loss = [&](Bench& bench, Index step) {
+      return bench.trainer.step(bench.store, micro, step, 0.0).loss;
+    };
+    double const first = loss(b, 0);
+    EXPECT_NE(loss(b, 1), first) << name;
+    EXPECT_EQ(loss(b, 0), first) << name;
+    TrainerOptions other = training_options<double>(c);
+    other.seed += 1;
+    Bench reseeded(c, other);
+    EXPECT_NE(loss(reseeded, 0), first) << name;
+  }
 }
 
 TEST(TrainerStep, NothingMovesWhenTheLossIsNotFinite) {
