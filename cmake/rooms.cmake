@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # upit_room(NAME rooms below...): an object library of src/NAME/*.cpp that may call the rooms below it.
 set(UPIT_ROOMS "")
 function(upit_room name)

@@ -256,27 +256,32 @@ bool Communicator::same(std::string const& text) const {
   return all(first == text);
 }
 
-void Communicator::agree(std::string const& error) const {
+void Communicator::agree(std::string const& error, Ending ending) const {
   int const first = static_cast<int>(min(Index{error.empty() ? size_ : rank_}));
   if (first == size_) return;
   std::string text = error;
   broadcast(text, first);
-  throw AgreedError(text);
+  bool const abort = max(Index{ending == Ending::abort ? 1 : 0}) > 0;
+  throw AgreedError(text, abort ? Ending::abort : Ending::orderly);
 }
 
 void Communicator::agree(std::function<void()> const& work) const {
   std::string error;
+  Ending ending = Ending::orderly;
   try {
     work();
   } catch (Interrupted const&) {
     throw;
+  } catch (Error const& e) {
+    error = e.what();
+    ending = e.ending();
   } catch (std::bad_alloc const&) {
     error = "out of memory";
   } catch (std::exception const& e) {
     error = e.what();
     if (error.empty()) error = "unknown error";
   }
-  agree(error);
+  agree(error, ending);
 }
 
 void Communicator::agree_on_root(std::function<void()> const& work) const {

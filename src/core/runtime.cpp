@@ -73,6 +73,13 @@ void print_line(std::string const& text) {
   std::_Exit(kExitError);
 }
 
+/// Every rank comes here. No rank ends the job before rank 0 has said why.
+[[noreturn]] void abort_together() {
+  MPI_Barrier(MPI_COMM_WORLD);
+  MPI_Abort(MPI_COMM_WORLD, kExitError);
+  std::_Exit(kExitError);
+}
+
 /// This rank among those on its node.
 struct Node {
   int rank = 0;
@@ -259,10 +266,15 @@ int Runtime::run(std::function<int()> const& body) {
     return body();
   } catch (AgreedError const& e) {
     if (rank_ == 0) print_line(fmt::format("error: {}", e.what()));
+    if (e.ending() == Ending::abort) abort_together();
     return kExitError;
   } catch (Interrupted const& e) {
     if (rank_ == 0) print_line(fmt::format("stopped: {}", e.what()));
     return kExitInterrupted;
+  } catch (Error const& e) {
+    int const code = failed(e.what());
+    if (e.ending() == Ending::abort) abort_together();
+    return code;
   } catch (std::bad_alloc const&) {
     return failed("out of memory; use more nodes, or lower train.micro_batch or data.context");
   } catch (std::exception const& e) {

@@ -65,7 +65,8 @@ void install_stop_signals() {
   for (int const signal : {SIGUSR1, SIGTERM}) {
     require(sigaction(signal, &action, nullptr) == 0, "sigaction failed: the stop signals cannot be caught");
   }
-  // A write beyond the limit of file size then fails with its reason, as on a full disk, and the file is named.
+  // A write beyond the limit of file size then fails with its reason, as on a full disk, and the file is
+  // named.
   std::signal(SIGXFSZ, SIG_IGN);
 }
 

@@ -110,11 +110,18 @@ void H5File::Impl::query(std::function<void()> const& work) const {
 
 void H5File::Impl::change(std::function<void()> const& work) {
   expect(writing, "HDF5: the file is open for reading");
+  or_abandon([&] { together(work); });
+}
+
+void H5File::Impl::or_abandon(std::function<void()> const& work) {
   try {
-    together(work);
-  } catch (Error const&) {
+    work();
+  } catch (AgreedError const& e) {
     abandon();
-    throw;
+    throw AgreedError(e.what(), Ending::abort);
+  } catch (Error const& e) {
+    abandon();
+    throw Error(e.what(), Ending::abort);
   }
 }
 
@@ -209,7 +216,7 @@ void H5File::close() {
   }
   bool const closed = f.file.close();
   std::string const error = closed ? "" : f.path + ": cannot close" + hdf5_reason();
-  try {
+  f.or_abandon([&] {
     if (f.comm != nullptr) {
       f.comm->agree(error);
     } else {
@@ -222,10 +229,7 @@ void H5File::close() {
     } else {
       commit();
     }
-  } catch (Error const&) {
-    f.abandon();
-    throw;
-  }
+  });
 }
 
 }  // namespace upit

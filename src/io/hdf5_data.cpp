@@ -231,14 +231,10 @@ void H5File::write(std::string const& name, std::span<T const> data, Slab const&
   Impl& f = *impl_;
   expect(f.writing, "HDF5: the file is open for reading");
   Index const elements = static_cast<Index>(data.size());
-  try {
+  f.write_part([&] {
     f.move(true, name, H5Type<T>::file(), H5Type<T>::memory(), sizeof(T), const_cast<T*>(data.data()),
            elements, slab, false);
-  } catch (Error const&) {
-    // One rank alone cannot close the file of all.
-    if (f.comm == nullptr || f.transfer != Transfer::independent) f.abandon();
-    throw;
-  }
+  });
   f.progress[name].written += elements;
 }
 
@@ -263,13 +259,10 @@ void H5File::write_all(std::string const& name, std::span<T const> data, std::sp
                     slab);
   }
   bool const none = rank != 0;
-  try {
+  f.write_part([&] {
     f.move(true, name, H5Type<T>::file(), H5Type<T>::memory(), sizeof(T), const_cast<T*>(data.data()), 1, {},
            none);
-  } catch (Error const&) {
-    if (f.comm == nullptr || f.transfer != Transfer::independent) f.abandon();
-    throw;
-  }
+  });
   if (!none) f.progress[name].written += 1;
 }
 

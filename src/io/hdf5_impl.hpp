@@ -106,6 +106,13 @@ struct H5File::Impl {
   /// Gives the file up: its temporary goes, HDF5 closes it when MPI ends. To close it here would flush to a
   /// disk that may be full, and after a close that failed HDF5 1.10 reads freed memory at its end.
   void abandon();
+  /// Runs `work`; an `Error` out of it abandons the file and says that the job cannot end in order: HDF5
+  /// would write to this file again when MPI ends, and crashes (1.10) where that fails too.
+  void or_abandon(std::function<void()> const& work);
+  /// The same for a part of a dataset. One rank alone cannot close the file of all: its error ends the job.
+  void write_part(std::function<void()> const& work) {
+    comm == nullptr || transfer != Transfer::independent ? or_abandon(work) : work();
+  }
 
   H5Handle object(std::string const& name) const;
   H5Handle dataset(std::string const& name, hid_t wanted_type) const;

@@ -7,14 +7,20 @@
 #include "upit/core/timer.hpp"
 #include "upit/upcycle/expand.hpp"
 #include "upit/upcycle/route.hpp"
+#include "upit/upcycle/stage.hpp"
 #include "upit/upcycle/stages.hpp"
 
 namespace upit {
 
-int run_deck(Deck const& deck, Communicator const& world, Console& console, upcycle::RunOptions const& options) {
+int run_deck(Deck const& deck, Communicator const& world, Console& console,
+             upcycle::RunOptions const& options) {
   Stopwatch const since_start;
   RankGrid const grid(world, deck.parallel.expert);
   upcycle::Run run(deck, world, console, options);
+  if (!options.redo.empty()) {
+    upcycle::redo_stages(run, options.redo);
+    if (options.rehearse == 0) console.say("to go on after an interruption, give the command without --redo");
+  }
   auto const base = upcycle::pretrain(run);
   auto const checkpoints = upcycle::prepare(run, base);
   auto const experts = upcycle::expand(run, checkpoints);

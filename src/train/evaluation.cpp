@@ -91,7 +91,7 @@ void Evaluator<T>::reserve(Index tokens) {
 }
 
 template <class T>
-void Evaluator<T>::collect(std::span<Sequence const> sequences, std::span<Index const> place,
+void Evaluator<T>::collect(std::span<Sequence const> sequences, std::unordered_map<Index, Index> const& place,
                            TokenStore const& store, EvaluationOptions const& options, Evaluation& out) const {
   auto const nll = model_->target_nll();
   bool const count = !out.experts.empty();
@@ -99,7 +99,7 @@ void Evaluator<T>::collect(std::span<Sequence const> sequences, std::span<Index 
   Index target = 0, token = 0;
   for (auto const& sequence : sequences) {
     for (Index const i : sequence.samples) {
-      Index const s = place[at(i)], targets = out.targets[at(s)], tokens = store.input_tokens(i);
+      Index const s = place.at(i), targets = out.targets[at(s)], tokens = store.input_tokens(i);
       for (Index t = 0; t < targets; ++t) {
         double const value = nll[at(target + t)];
         out.nll[at(s)] += value;
@@ -121,12 +121,12 @@ template <class T>
 Evaluation Evaluator<T>::evaluate(Weights<T> const& weights, TokenStore const& store,
                                   std::span<Index const> samples, EvaluationOptions const& options) {
   Kokkos::Profiling::pushRegion("upit::evaluate");
-  std::vector<Index> place(at(store.size()), -1);
+  std::unordered_map<Index, Index> place;  // of the samples asked for, which may be few of a large store
+  place.reserve(samples.size());
   for (std::size_t s = 0; s < samples.size(); ++s) {
     Index const i = samples[s];
     expect(i >= 0 && i < store.size(), "evaluation names samples of its store");
-    expect(place[at(i)] < 0, "evaluation takes a sample once");
-    place[at(i)] = static_cast<Index>(s);
+    expect(place.emplace(i, static_cast<Index>(s)).second, "evaluation takes a sample once");
   }
   comm_->agree([&] {
     for (Index const i : samples) {

@@ -42,8 +42,8 @@ ModelConfig huggingface_shapes(std::string const& directory, Index context) {
   m.ffn = c.intermediate_size;
   m.vocabulary = c.vocab_size;
   m.context = c.max_position_embeddings;
-  require(context <= m.context, fmt::format("data.context is {}, but {}/config.json allows {} positions", context,
-                                            directory, m.context));
+  require(context <= m.context, fmt::format("data.context is {}, but {}/config.json allows {} positions",
+                                            context, directory, m.context));
   if (context > 0) m.context = context;
   m.norm_eps = c.rms_norm_eps;
   m.rope_theta = c.rope_theta;
@@ -75,15 +75,18 @@ void load_huggingface(std::string const& directory, ParameterTable const& table,
   if (!m.tied) read_part(files, "lm_head.weight", {m.vocabulary, c}, table.find("head"), 0, weights);
 }
 
+bool directory_on_root(std::string const& path, Communicator const& comm) {
+  std::error_code unknown;  // whoever opens it says what is wrong
+  return comm.any(comm.root() && std::filesystem::is_directory(path, unknown));
+}
+
 LoadedModel load_model(std::string const& path, Communicator const& comm) {
   LoadedModel loaded;
-  bool directory = false;
   comm.agree([&] {
     require(std::filesystem::exists(path),
             fmt::format("{} does not exist; a model is a Hugging Face directory or a file of upit", path));
-    directory = std::filesystem::is_directory(path);
   });
-  if (directory) {
+  if (directory_on_root(path, comm)) {
     comm.agree([&] {
       loaded.info.kind = "dense";
       loaded.info.model = huggingface_shapes(path, 0);

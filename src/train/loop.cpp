@@ -7,10 +7,10 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <set>
 
 #include "upit/core/progress.hpp"
 #include "upit/core/timer.hpp"
+#include "upit/io/files.hpp"
 #include "upit/train/schedule.hpp"
 
 namespace upit {
@@ -27,15 +27,15 @@ std::vector<Index> states(std::string const& directory) {
   std::error_code ignored;
   for (auto const& entry : fs::directory_iterator(directory, ignored)) {
     std::string const name = entry.path().filename().string();
-    if (name.size() == 17 && name.starts_with("state-") && name.ends_with(".h5")) {
-      steps.push_back(std::stoll(name.substr(6, 8)));
-    }
+    if (name.size() != 17 || !name.starts_with("state-") || !name.ends_with(".h5")) continue;
+    std::string const digits = name.substr(6, 8);
+    if (digits.find_first_not_of("0123456789") == std::string::npos) steps.push_back(std::stoll(digits));
   }
   std::sort(steps.begin(), steps.end());
   return steps;
 }
 
-constexpr std::size_t kKeptStates = 2;
+constexpr Index kKeptStates = 2;
 
 }  // namespace
 
@@ -49,10 +49,20 @@ Index newest_state(std::string const& directory, Communicator const& comm) {
   return newest[0];
 }
 
-double train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPlan const& plan,
-                  LoopSettings const& settings, LoopHooks const& hooks, Console& console, MetricsFile* metrics) {
+LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPlan const& plan,
+                      LoopSettings const& settings, LoopHooks const& hooks, Console& console,
+                      MetricsFile* metrics) {
   Communicator const& comm = trainer.comm();
+  ExpertConfig const& expert = trainer.expert_config();
+  Index const state_bytes = 3 * trainer.table().trained_count() * static_cast<Index>(sizeof(float));
+  // A third state is written before the oldest goes.
+  comm.agree_on_root([&] {
+    require_free_space(settings.directory, state_bytes * (kKeptStates + 1) + settings.output_bytes,
+                       "restart states and results of stage " + settings.title);
+  });
+  double save_seconds = 0.0;
   auto const save = [&](Index step) {
+    Stopwatch const watch;
     ModelFileInfo info = settings.info;
     info.kind = "state";
     info.step = step;
@@ -60,22 +70,36 @@ double train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPlan co
                 trainer.optimizer().first_moment(), trainer.optimizer().second_moment());
     comm.agree_on_root([&] {
       auto const kept = states(settings.directory);
-      for (std::size_t i = 0; i + kKeptStates < kept.size(); ++i) fs::remove(state_path(settings.directory, kept[i]));
+      for (Index i = 0; i + kKeptStates < static_cast<Index>(kept.size()); ++i) {
+        fs::remove(state_path(settings.directory, kept[static_cast<std::size_t>(i)]));
+      }
     });
+    save_seconds = watch.seconds();
   };
   Index first = 0;
   if (Index const newest = newest_state(settings.directory, comm); newest >= 0) {
     first = read_state(state_path(settings.directory, newest), comm, trainer.table(), trainer.weights(),
                        trainer.optimizer().first_moment(), trainer.optimizer().second_moment());
+    comm.agree([&] {
+      require(first <= settings.steps,
+              fmt::format("{} stands at step {}, but stage {} has {} steps",
+                          state_path(settings.directory, newest), first, settings.title, settings.steps));
+    });
     console.say(fmt::format("{}: going on after step {} of {}", settings.title, first, settings.steps));
   }
-  if (metrics != nullptr) metrics->cut_back(settings.title, first);
+  comm.agree_on_root([&] {
+    if (metrics != nullptr) metrics->cut_back(settings.title, first);
+  });
   Progress progress(console, settings.title, settings.steps, first);
+  Stopwatch const whole;
   Stopwatch since_log;
-  Index tokens = 0, saved = first;
-  double loss = std::numeric_limits<double>::quiet_NaN();
-  ExpertConfig const& expert = trainer.expert_config();
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  LoopReport out{settings.steps, kNone, kNone};
+  RouterLoad load;
+  double balance = 0.0;
+  Index tokens = 0, logged = first, saved = first;
   for (Index step = first; step < settings.steps; ++step) {
+    Stopwatch const step_watch;
     double const rate =
         learning_rate(settings.schedule, settings.learning_rate, settings.warmup, step, settings.steps);
     auto const micro = plan.step(step, settings.first_sample, comm.size(), settings.loss_on_all);
@@ -88,47 +112,61 @@ double train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPlan co
           saved > 0 ? fmt::format("the state after step {} is kept; lower the learning rate", saved)
                     : std::string("no state had been saved yet; lower the learning rate")));
     }
-    loss = report.loss;
+    if (step == first) out.first_loss = report.loss;
+    out.last_loss = report.loss;
+    out.tokens += report.tokens;
     tokens += report.tokens;
+    load.add(report.load);
+    balance += report.balance;
     Index const done = step + 1;
     if (done % settings.log_every == 0 || done == settings.steps) {
       double const seconds = std::max(since_log.seconds(), 1e-9);
       double const rate_of_tokens = static_cast<double>(tokens) / seconds;
-      progress.update(done, fmt::format("loss {:.4f}  {:.0f} tokens/s", loss, rate_of_tokens));
-      if (metrics != nullptr) {
-        std::vector<MetricsFile::Cell> cells = {{"loss", loss},
-                                                {"learning_rate", rate},
-                                                {"norm", report.norm},
-                                                {"tokens_per_second", rate_of_tokens},
-                                                {"seconds", seconds},
-                                                {"targets", static_cast<double>(report.targets)}};
-        if (expert.router == RouterUse::gate) {
-          cells.emplace_back("balance", report.balance);
-          cells.emplace_back("entropy", report.load.entropy);
-          cells.emplace_back("imbalance", report.load.imbalance(trainer.model_config().layers, expert.count));
-          cells.emplace_back("dead", static_cast<double>(report.load.dead()));
-        }
-        metrics->append(settings.title, done, cells);
+      std::vector<MetricsFile::Cell> cells = {
+          {"loss", report.loss}, {"learning_rate", rate},
+          {"norm", report.norm}, {"tokens_per_second", rate_of_tokens},
+          {"seconds", seconds},  {"targets", static_cast<double>(report.targets)}};
+      std::string text = fmt::format("loss {:.4f}  {:.0f} tokens/s", report.loss, rate_of_tokens);
+      if (expert.router == RouterUse::gate) {
+        out.balance = balance / static_cast<double>(done - logged);
+        out.entropy = load.entropy;
+        out.imbalance = load.imbalance(trainer.model_config().layers, expert.count);
+        out.dead = load.dead();
+        cells.insert(cells.end(), {{"balance", out.balance},
+                                   {"entropy", out.entropy},
+                                   {"imbalance", out.imbalance},
+                                   {"dead", static_cast<double>(out.dead)}});
+        text += fmt::format("  load {:.2f}x", out.imbalance);
       }
+      progress.update(done, text);
+      comm.agree_on_root([&] {
+        if (metrics != nullptr) metrics->append(settings.title, done, cells);
+      });
       since_log.restart();
+      load = {};
+      balance = 0.0;
       tokens = 0;
+      logged = done;
     }
     if (hooks.after_step) hooks.after_step(done);
     bool const due = settings.checkpoint_every > 0 && done % settings.checkpoint_every == 0;
-    bool const stop = done < settings.steps && hooks.should_stop && hooks.should_stop();
+    // A stop comes at the end of a step and writes a state: so much must be left.
+    double const reserve = 2.0 * (step_watch.seconds() + save_seconds);
+    bool const stop = done < settings.steps && hooks.should_stop && hooks.should_stop(reserve);
     if (stop || (due && done < settings.steps)) {
       save(done);
       saved = done;
     }
     if (stop) {
       progress.finish();
-      throw Interrupted(fmt::format("{}: stopped by {} after step {} of {}; the same command goes on from there",
-                                    settings.title, hooks.stop_reason ? hooks.stop_reason() : "request", done,
-                                    settings.steps));
+      throw Interrupted(fmt::format(
+          "{}: stopped by {} after step {} of {}; the same command goes on from there", settings.title,
+          hooks.stop_reason ? hooks.stop_reason() : "request", done, settings.steps));
     }
   }
   progress.finish();
-  return loss;
+  out.seconds = whole.seconds();
+  return out;
 }
 
 }  // namespace upit

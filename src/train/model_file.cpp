@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "upit/core/error.hpp"
@@ -14,6 +16,14 @@ namespace {
 
 using nlohmann::json;
 
+/// The value that a word of the description stands for; other words are an error.
+template <class E>
+E word_of(json const& word, std::map<std::string, E> const& meaning) {
+  auto const it = meaning.find(word.get<std::string>());
+  require(it != meaning.end(), fmt::format("a model's description holds the unknown word {}", word.dump()));
+  return it->second;
+}
+
 char const* group_name(Group g) {
   return g == Group::backbone ? "backbone" : g == Group::expert ? "expert" : "router";
 }
@@ -23,7 +33,9 @@ bool wanted(Groups const& groups, Group g) {
 }
 
 float* data_of(Tensor const& t, Weights<float> const& w) {
-  View1<float> const& buffer = t.group == Group::backbone ? w.backbone : t.group == Group::expert ? w.expert : w.router;
+  View1<float> const& buffer = t.group == Group::backbone ? w.backbone
+                               : t.group == Group::expert ? w.expert
+                                                          : w.router;
   return buffer.data() + t.offset;
 }
 
@@ -35,8 +47,8 @@ auto host_values(float* data, Index size) {
 }
 
 /// Each rank writes its rows of the tensor.
-void write_tensor(H5File& file, Communicator const& comm, std::string const& name, std::vector<Index> const& shape,
-                  float* data, Index size) {
+void write_tensor(H5File& file, Communicator const& comm, std::string const& name,
+                  std::vector<Index> const& shape, float* data, Index size) {
   file.create_dataset<float>(name, shape);
   Slab const slab = row_share(shape, comm.rank(), comm.size());
   Index const row = shape[0] > 0 ? size / shape[0] : 0;
@@ -58,14 +70,28 @@ void read_tensor(H5File const& file, std::string const& name, std::vector<Index>
   Kokkos::deep_copy(device, host);
 }
 
-ModelFileInfo read_info(H5File const& file) {
-  require(file.has_attribute("/", "upit_format"), file.path() + " is an HDF5 file, but not one of upit's models");
+/// `comm` as the file was opened with: what is wrong with it is wrong for all ranks.
+ModelFileInfo read_info(H5File const& file, Communicator const* comm) {
+  auto const judge = [comm](std::function<void()> const& work) {
+    comm != nullptr ? comm->agree(work) : work();
+  };
+  bool const ours = file.has_attribute("/", "upit_format");
+  judge([&] { require(ours, file.path() + " is an HDF5 file, but not one of upit's models"); });
   Index const format = file.read_attribute<Index>("/", "upit_format");
-  require(format == ModelFileInfo::kFormat, fmt::format("{} has format {}; this program reads format {}",
-                                                        file.path(), format, ModelFileInfo::kFormat));
+  judge([&] {
+    require(format == ModelFileInfo::kFormat, fmt::format("{} has format {}; this program reads format {}",
+                                                          file.path(), format, ModelFileInfo::kFormat));
+  });
   ModelFileInfo info;
   info.kind = file.read_attribute<std::string>("/", "kind");
-  parse_model_json(file.read_attribute<std::string>("/", "shapes"), info.model, info.expert);
+  auto const shapes = file.read_attribute<std::string>("/", "shapes");
+  judge([&] {
+    try {
+      parse_model_json(shapes, info.model, info.expert);
+    } catch (Error const& error) {
+      fail(file.path() + ": " + error.what());
+    }
+  });
   info.base_hash = file.read_attribute<std::string>("/", "base_hash");
   info.tokenizer = file.read_attribute<std::string>("/", "tokenizer");
   info.prompt = file.read_attribute<std::string>("/", "template");
@@ -79,11 +105,16 @@ ModelFileInfo read_info(H5File const& file) {
 
 std::string model_json(ModelConfig const& m, ExpertConfig const& e) {
   json j;
-  j["model"] = {{"layers", m.layers},         {"width", m.width},
-                {"heads", m.heads},           {"kv_heads", m.kv_heads},
-                {"head_width", m.head_width}, {"ffn", m.ffn},
-                {"vocabulary", m.vocabulary}, {"context", m.context},
-                {"norm_eps", m.norm_eps},     {"rope_theta", m.rope_theta},
+  j["model"] = {{"layers", m.layers},
+                {"width", m.width},
+                {"heads", m.heads},
+                {"kv_heads", m.kv_heads},
+                {"head_width", m.head_width},
+                {"ffn", m.ffn},
+                {"vocabulary", m.vocabulary},
+                {"context", m.context},
+                {"norm_eps", m.norm_eps},
+                {"rope_theta", m.rope_theta},
                 {"tied", m.tied}};
   j["expert"] = {{"count", e.count},
                  {"active", e.active},
@@ -119,10 +150,12 @@ void parse_model_json(std::string const& text, ModelConfig& m, ExpertConfig& e) 
     b.at("rank").get_to(e.rank);
     b.at("alpha").get_to(e.alpha);
     b.at("dropout").get_to(e.dropout);
-    e.mix = b.at("mix") == "ffn" ? LoraMix::ffn : LoraMix::branch;
-    e.order = b.at("order") == "softmax_topk" ? RouterOrder::softmax_topk : RouterOrder::topk_softmax;
-    std::string const router = b.at("router");
-    e.router = router == "gate" ? RouterUse::gate : router == "auxiliary" ? RouterUse::auxiliary : RouterUse::none;
+    e.mix = word_of<LoraMix>(b.at("mix"), {{"branch", LoraMix::branch}, {"ffn", LoraMix::ffn}});
+    e.order = word_of<RouterOrder>(b.at("order"), {{"topk_softmax", RouterOrder::topk_softmax},
+                                                   {"softmax_topk", RouterOrder::softmax_topk}});
+    e.router = word_of<RouterUse>(
+        b.at("router"),
+        {{"none", RouterUse::none}, {"gate", RouterUse::gate}, {"auxiliary", RouterUse::auxiliary}});
   } catch (json::exception const& error) {
     fail(fmt::format("the shapes stored in a model file cannot be read: {}", error.what()));
   }
@@ -166,7 +199,7 @@ void write_model_file(std::string const& path, Communicator const& comm, ModelFi
 
 ModelFileInfo read_model_info(std::string const& path, Communicator const* comm) {
   H5File file = H5File::open(path, comm);
-  ModelFileInfo info = read_info(file);
+  ModelFileInfo info = read_info(file, comm);
   file.close();
   return info;
 }
@@ -174,7 +207,7 @@ ModelFileInfo read_model_info(std::string const& path, Communicator const* comm)
 void read_model_file(std::string const& path, Communicator const* comm, ParameterTable const& table,
                      Weights<float> const& weights, Groups groups) {
   H5File file = H5File::open(path, comm);
-  read_info(file);
+  read_info(file, comm);
   for (auto const& t : table.tensors()) {
     if (wanted(groups, t.group)) read_tensor(file, dataset_name(t), t.shape, data_of(t, weights), t.size());
   }
@@ -190,7 +223,8 @@ void write_state(std::string const& path, Communicator const& comm, ModelFileInf
   for (auto const& t : table.tensors()) {
     if (t.gradient_offset < 0) continue;
     write_tensor(file, comm, dataset_name(t), t.shape, data_of(t, weights), t.size());
-    write_tensor(file, comm, "first_moment/" + t.name, t.shape, first_moment.data() + t.gradient_offset, t.size());
+    write_tensor(file, comm, "first_moment/" + t.name, t.shape, first_moment.data() + t.gradient_offset,
+                 t.size());
     write_tensor(file, comm, "second_moment/" + t.name, t.shape, second_moment.data() + t.gradient_offset,
                  t.size());
   }
@@ -202,7 +236,7 @@ Index read_state(std::string const& path, Communicator const& comm, ParameterTab
                  Weights<float> const& weights, View1<float> const& first_moment,
                  View1<float> const& second_moment) {
   H5File file = H5File::open(path, &comm);
-  ModelFileInfo const info = read_info(file);
+  ModelFileInfo const info = read_info(file, &comm);
   for (auto const& t : table.tensors()) {
     if (t.gradient_offset < 0) continue;
     read_tensor(file, dataset_name(t), t.shape, data_of(t, weights), t.size());

@@ -8,6 +8,14 @@
 
 namespace upit {
 
+void RouterLoad::add(RouterLoad const& other) {
+  if (assigned.size() < other.assigned.size()) assigned.resize(other.assigned.size());
+  for (std::size_t i = 0; i < other.assigned.size(); ++i) assigned[i] += other.assigned[i];
+  double const all = tokens + other.tokens;
+  if (all > 0.0) entropy = (entropy * tokens + other.entropy * other.tokens) / all;
+  tokens = all;
+}
+
 double RouterLoad::imbalance(Index layers, Index experts) const {
   double worst = 0.0;
   for (Index l = 0; l < layers && !assigned.empty(); ++l) {

@@ -33,8 +33,8 @@ MoeModel assemble(Run& run, RoutedSet const& routed) {
   auto const n = static_cast<Index>(set.files.size());
   ExpertConfig const expert = moe_experts(deck, n);
   Stage stage(run, "upcycle",
-              deck_table(deck, "upcycle") + fmt::format("top_k = {}\nmix = \"{}\"\nreads = \"{}\"\n", expert.active,
-                                                        deck.lora.mix, set.hash));
+              deck_table(deck, "upcycle") + fmt::format("top_k = {}\nmix = \"{}\"\nreads = \"{}\"\n",
+                                                        expert.active, deck.lora.mix, set.hash));
   MoeModel const moe{set.base, stage.file("moe.h5"), n, stage.output_hash()};
   if (stage.complete()) return moe;
   run.world().agree([&] { check(set.base.model, expert); });
@@ -52,14 +52,23 @@ MoeModel assemble(Run& run, RoutedSet const& routed) {
     place_expert(single, one, table, weights, e, routed.has_vectors);
   }
   run.directory().require_free_space(model_file_bytes(table, {true, true, true}), "the MoE model");
-  write_model_file(run.path(moe.file), run.world(), run.file_info("moe", set.base.model, expert, set.base.hash, 0),
-                   table, weights, {true, true, true});
+  write_model_file(run.path(moe.file), run.world(),
+                   run.file_info("moe", set.base.model, expert, set.base.hash, 0), table, weights,
+                   {true, true, true});
   std::string const summary = fmt::format(
-      "{} experts, top-{}, {} router: {} parameters of which {} in experts and {} in routers", n, expert.active,
-      routed.has_vectors ? "pre-optimised" : "random",
+      "{} experts, top-{}, {} router: {} parameters of which {} in experts and {} in routers", n,
+      expert.active, routed.has_vectors ? "pre-optimised" : "random",
       format_count(table.count(Group::backbone) + table.count(Group::expert) + table.count(Group::router)),
       format_count(table.count(Group::expert)), format_count(table.count(Group::router)));
-  run.console().say("stage 4: " + summary);
+  Table parts({"part", "parameters", "from"});
+  parts.row({"backbone", format_count(table.count(Group::backbone)), "the base"});
+  for (Index e = 0; e < n; ++e) {
+    parts.row({fmt::format("expert {}", e), format_count(table.count(Group::expert) / n),
+               set.files[static_cast<std::size_t>(e)]});
+  }
+  parts.row({"routers", format_count(table.count(Group::router)),
+             routed.has_vectors ? "routing vectors" : "random"});
+  run.console().say(parts, fmt::format("stage 4: top-{} of {} experts", expert.active, n));
   stage.finish(summary);
   return moe;
 }

@@ -36,11 +36,19 @@ ModelConfig base_shapes(Deck const& deck, Tokenizer const& tokenizer) {
   require(std::filesystem::exists(path), fmt::format("model.base: {} does not exist", path));
   ModelConfig m;
   if (std::filesystem::is_directory(path)) {
+    require(
+        deck.data.tokenizer != "bytes",
+        fmt::format("data.tokenizer is \"bytes\", but model.base is {}, whose tokens are its own; name its "
+                    "tokenizer.model",
+                    path));
     m = huggingface_shapes(path, deck.data.context);
   } else {
     ModelFileInfo const info = read_model_info(path, nullptr);
     require(info.kind == "dense",
             fmt::format("model.base: {} holds a model of kind {}; a dense one is needed", path, info.kind));
+    require(deck.data.tokenizer == info.tokenizer,
+            fmt::format("data.tokenizer is \"{}\", but {} was trained with \"{}\"", deck.data.tokenizer, path,
+                        info.tokenizer));
     m = info.model;
     require(deck.data.context <= m.context,
             fmt::format("data.context is {}, but {} allows {}", deck.data.context, path, m.context));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stage 6: what came of it. Held-out loss by domain, who gets whose tokens, and how much that says of domains.
+// Stage 6: what came of it. Held-out loss by domain, who gets whose tokens, and how much that says of
+// domains.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -33,7 +34,8 @@ EvaluationOptions options_of(Deck const& deck, bool moe) {
 }
 
 Evaluation score_dense(Run& run, BaseModel const& base, std::string const& expert_file) {
-  ExpertConfig const expert = expert_file.empty() ? ExpertConfig{} : single_expert(run.deck(), RouterUse::none);
+  ExpertConfig const expert =
+      expert_file.empty() ? ExpertConfig{} : single_expert(run.deck(), RouterUse::none);
   ParameterTable const table(base.model, expert);
   Weights<float> const weights(table);
   load_base(run, base, table, weights);
@@ -83,7 +85,8 @@ json losses(Run& run, std::vector<Scored> const& scored) {
     json entry = {{"model", s.name}};
     for (auto const& part : loss_by_domain(s.evaluation)) {
       row.push_back(fmt::format("{:.4f}", part.mean()));
-      entry["domains"][part.name] = {{"loss", part.mean()}, {"samples", part.samples}, {"targets", part.targets}};
+      entry["domains"][part.name] = {
+          {"loss", part.mean()}, {"samples", part.samples}, {"targets", part.targets}};
     }
     PartLoss const all = total_loss(s.evaluation);
     row.push_back(fmt::format("{:.4f}", all.mean()));
@@ -135,7 +138,8 @@ json information_table(Run& run, Evaluation const& trained, Evaluation const& ra
   for (std::size_t l = 0; l < found.size(); ++l) {
     table.row({fmt::format("{}", l), fmt::format("{:.5f}", found[l]), fmt::format("{:.5f}", chance[l]),
                fmt::format("{:.5f}", permuted[l])});
-    out.push_back({{"layer", l}, {"trained", found[l]}, {"random_router", chance[l]}, {"permuted", permuted[l]}});
+    out.push_back(
+        {{"layer", l}, {"trained", found[l]}, {"random_router", chance[l]}, {"permuted", permuted[l]}});
   }
   run.console().say(table, "mutual information of expert and domain (nats)");
   return out;
@@ -170,7 +174,8 @@ void evaluate(Run& run, BaseModel const& base, ExpertSet const& checkpoints, Moe
   report["model"] = trained.file;
   run.directory().write_text(stage.file("report.json"), report.dump(2) + "\n");
   stage.finish("report.json");
-  run.console().say(fmt::format("model: {}\nreport: {}", run.path(trained.file), run.path(stage.file("report.json"))));
+  run.console().say(
+      fmt::format("model: {}\nreport: {}", run.path(trained.file), run.path(stage.file("report.json"))));
 }
 
 }  // namespace upit::upcycle

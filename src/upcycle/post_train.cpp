@@ -28,18 +28,21 @@ MoeModel post_train(Run& run, MoeModel const& assembled) {
   options.seed = deck.run.seed + 0x9e3779b97f4a7c15ULL;
   Trainer<float> trainer(run.world(), model, expert, {false, true, true},
                          plan.max_tokens_per_rank(run.world().size()), options);
-  read_model_file(run.path(assembled.file), &run.world(), trainer.table(), trainer.weights(), {true, true, true});
+  read_model_file(run.path(assembled.file), &run.world(), trainer.table(), trainer.weights(),
+                  {true, true, true});
   // Epochs count on from stage 1, so that the order of data depends on (seed, epoch) alone.
   Index const first_sample = plan.samples_seen(plan.steps(deck.prepare.epochs));
   Index const steps = run.steps(plan.steps(deck.post_train.epochs));
-  LoopSettings const settings = loop_settings(
-      run, "post_train", steps, first_sample, run.file_info("state", model, expert, assembled.base.hash, 0));
-  double const loss =
+  LoopSettings settings = loop_settings(run, "post_train", steps, first_sample,
+                                        run.file_info("state", model, expert, assembled.base.hash, 0));
+  settings.output_bytes = model_file_bytes(trainer.table(), {true, true, true});
+  LoopReport const report =
       train_loop(trainer, run.data().train, plan, settings, loop_hooks(run), run.console(), run.metrics());
-  run.directory().require_free_space(model_file_bytes(trainer.table(), {true, true, true}), "the MoE model");
-  write_model_file(run.path(moe.file), run.world(), run.file_info("moe", model, expert, assembled.base.hash, steps),
-                   trainer.table(), trainer.weights(), {true, true, true});
-  stage.finish(fmt::format("steps {}, last loss {:.4f}", steps, loss));
+  say_training(run, "stage 5: post-training", report);
+  write_model_file(run.path(moe.file), run.world(),
+                   run.file_info("moe", model, expert, assembled.base.hash, steps), trainer.table(),
+                   trainer.weights(), {true, true, true});
+  stage.finish(fmt::format("steps {}, last loss {:.4f}", steps, report.last_loss));
   return moe;
 }
 

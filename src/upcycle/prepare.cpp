@@ -6,6 +6,7 @@
 
 #include "upit/config/printer.hpp"
 #include "upit/core/error.hpp"
+#include "upit/io/hash.hpp"
 #include "upit/upcycle/checkpoints.hpp"
 #include "upit/upcycle/stage.hpp"
 #include "upit/upcycle/stages.hpp"
@@ -14,9 +15,10 @@
 namespace upit::upcycle {
 
 std::vector<Index> checkpoint_steps(Index steps, Index m) {
-  require(steps >= 2 * m, fmt::format("{} checkpoints are chosen from {} saved ones, but stage 1 has only {} steps; "
-                                      "more epochs or a smaller train.batch give more",
-                                      m, 2 * m, steps));
+  require(steps >= 2 * m,
+          fmt::format("{} checkpoints are chosen from {} saved ones, but stage 1 has only {} steps; "
+                      "more epochs or a smaller train.batch give more",
+                      m, 2 * m, steps));
   std::vector<Index> at;
   for (Index j = 1; j <= 2 * m; ++j) at.push_back((2 * j * steps + 2 * m) / (4 * m));  // round(j T / 2m)
   return at;
@@ -28,8 +30,9 @@ std::vector<Index> selected_checkpoints(std::string const& select, Index m, bool
     bool const take = select == "back_half" ? j > m : select == "front_half" ? j <= m : j % 2 == 0;
     if (take) chosen.push_back(j);
   }
-  require(static_cast<Index>(chosen.size()) == m,
-          fmt::format("prepare.select is \"{}\"; allowed: \"back_half\", \"front_half\", \"uniform\"", select));
+  require(
+      static_cast<Index>(chosen.size()) == m,
+      fmt::format("prepare.select is \"{}\"; allowed: \"back_half\", \"front_half\", \"uniform\"", select));
   if (include_base) chosen.front() = 0;  // the base takes the place of the earliest (Table 5)
   return chosen;
 }
@@ -38,14 +41,18 @@ ExpertSet prepare(Run& run, BaseModel const& base) {
   Deck const& deck = run.deck();
   Index const m = deck.prepare.checkpoints;
   Stage stage(run, "prepare",
-              data_inputs(run) + deck_table(deck, "lora") + deck_table(deck, "prepare") +
+              data_inputs(run) + without(deck_table(deck, "lora"), {"mix"}) +
+                  without(deck_table(deck, "prepare"), {"select", "include_base"}) +
                   fmt::format("base = \"{}\"\nexpert_kind = \"{}\"\n", base.hash, deck.expert.kind));
   auto const file = [&](Index j) { return stage.file(fmt::format("checkpoint_{:02}.h5", j)); };
   ExpertSet set;
   set.base = base;
-  set.hash = stage.output_hash();
+  // All 2m checkpoints are there whatever is chosen of them: one preparation serves every choice.
+  set.hash =
+      hash_text(fmt::format("{} {} {}", stage.output_hash(), deck.prepare.select, deck.prepare.include_base));
   std::vector<Index> chosen;
-  run.world().agree([&] { chosen = selected_checkpoints(deck.prepare.select, m, deck.prepare.include_base); });
+  run.world().agree(
+      [&] { chosen = selected_checkpoints(deck.prepare.select, m, deck.prepare.include_base); });
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     if (chosen[i] == 0) set.base_is = static_cast<Index>(i);
     set.files.push_back(file(chosen[i]));
@@ -66,31 +73,34 @@ ExpertSet prepare(Run& run, BaseModel const& base) {
   load_base(run, base, trainer.table(), trainer.weights());
   initialise_lora(trainer.table(), run.seed(), trainer.weights());
   auto const save = [&](Index j, Index step) {
-    write_model_file(run.path(file(j)), run.world(), run.file_info("expert", base.model, expert, base.hash, step),
-                     trainer.table(), trainer.weights(), {false, true, false});
+    write_model_file(run.path(file(j)), run.world(),
+                     run.file_info("expert", base.model, expert, base.hash, step), trainer.table(),
+                     trainer.weights(), {false, true, false});
   };
   // The base as an expert is LoRA as it starts: B = 0.
-  if (deck.prepare.include_base && !run.directory().exists(file(0))) save(0, 0);
+  if (!run.directory().exists(file(0))) save(0, 0);
   auto const after_step = [&](Index step) {
     for (std::size_t j = 0; j < at.size(); ++j) {
       if (at[j] == step) save(static_cast<Index>(j) + 1, step);
     }
   };
-  LoopSettings const settings =
+  LoopSettings settings =
       loop_settings(run, "prepare", steps, 0, run.file_info("state", base.model, expert, base.hash, 0));
-  double const loss = train_loop(trainer, run.data().train, plan, settings, loop_hooks(run, after_step),
-                                 run.console(), run.metrics());
+  settings.output_bytes = (2 * m + 1) * model_file_bytes(trainer.table(), {false, true, false});
+  LoopReport const report = train_loop(trainer, run.data().train, plan, settings, loop_hooks(run, after_step),
+                                       run.console(), run.metrics());
   Table table({"checkpoint", "step", "epoch", "expert"});
   for (Index j = 1; j <= 2 * m; ++j) {
     auto const place = std::find(chosen.begin(), chosen.end(), j);
     Index const step = at[static_cast<std::size_t>(j - 1)];
     table.row({fmt::format("{}", j), fmt::format("{}", step),
-               fmt::format("{:.2f}", static_cast<double>(plan.samples_seen(step)) / static_cast<double>(plan.samples())),
+               fmt::format("{:.2f}", static_cast<double>(plan.samples_seen(step)) /
+                                         static_cast<double>(plan.samples())),
                place == chosen.end() ? "-" : fmt::format("{}", place - chosen.begin())});
   }
-  run.console().say(table, fmt::format("stage 1: {} steps, last loss {:.4f}; checkpoints kept as experts ({})", steps,
-                                       loss, deck.prepare.select));
-  stage.finish(fmt::format("steps {}, last loss {:.4f}", steps, loss));
+  say_training(run, "stage 1: instruction tuning", report);
+  run.console().say(table, fmt::format("checkpoints kept as experts ({})", deck.prepare.select));
+  stage.finish(fmt::format("steps {}, last loss {:.4f}", steps, report.last_loss));
   return set;
 }
 

@@ -16,11 +16,17 @@ BaseModel named_base(Run& run) {
   BaseModel base;
   base.path = path;
   run.world().agree([&] { base.model = base_shapes(run.deck(), run.tokenizer()); });
+  if (Index const pieces = run.tokenizer().vocabulary(); pieces < base.model.vocabulary) {
+    run.console().say(
+        fmt::format("note: the tokenizer has {} pieces, the model's vocabulary {}; the rest are never met",
+                    pieces, base.model.vocabulary));
+  }
   ParameterTable const table(base.model, {});
   Weights<float> const weights(table);
   load_base(run, base, table, weights);
   base.hash = backbone_hash(table, weights);
-  run.console().say(fmt::format("base: {} ({} parameters)", path, format_count(table.count(Group::backbone))));
+  run.console().say(
+      fmt::format("base: {} ({} parameters)", path, format_count(table.count(Group::backbone))));
   return base;
 }
 
@@ -32,7 +38,8 @@ BaseModel pretrain(Run& run) {
   BaseModel base;
   run.world().agree([&] { base.model = base_shapes(deck, run.tokenizer()); });
   Stage stage(run, "pretrain",
-              deck_table(deck, "model") + deck_table(deck, "pretrain") + deck_table(deck, "train") +
+              deck_table(deck, "model") + deck_table(deck, "pretrain") +
+                  without(deck_table(deck, "train"), {"batch", "learning_rate", "schedule", "warmup"}) +
                   fmt::format("seed = {}\ncontext = {}\ntokenizer = \"{}\"\n", run.seed(), deck.data.context,
                               deck.data.tokenizer));
   base.path = run.path(stage.file("base.h5"));
@@ -41,25 +48,28 @@ BaseModel pretrain(Run& run) {
     return base;
   }
   stage.begin();
-  TokenStore const documents = pretrain_documents(deck.pretrain, deck.data.context, run.tokenizer(), run.seed());
+  TokenStore const documents =
+      pretrain_documents(deck.pretrain, deck.data.context, run.tokenizer(), run.seed());
   Index const micro_batch = std::min(deck.train.micro_batch, deck.pretrain.batch);
-  BatchPlan const plan(documents, deck.data.context, false, deck.pretrain.batch, micro_batch,
-                       run.seed());
+  BatchPlan const plan(documents, deck.data.context, false, deck.pretrain.batch, micro_batch, run.seed());
   Trainer<float> trainer(run.world(), base.model, {}, {true, false, false},
                          plan.max_tokens_per_rank(run.world().size()), trainer_options(deck));
   initialise_backbone(trainer.table(), base.model, run.seed(), trainer.weights());
   ModelFileInfo info = run.file_info("dense", base.model, {}, "", 0);
-  LoopSettings settings = loop_settings(run, "pretrain", run.steps(plan.steps(deck.pretrain.epochs)), 0, info);
+  LoopSettings settings =
+      loop_settings(run, "pretrain", run.steps(plan.steps(deck.pretrain.epochs)), 0, info);
   settings.loss_on_all = true;
   settings.schedule = deck.pretrain.schedule;
   settings.learning_rate = deck.pretrain.learning_rate;
   settings.warmup = deck.pretrain.warmup;
-  double const loss =
+  settings.output_bytes = model_file_bytes(trainer.table(), {true, false, false});
+  LoopReport const report =
       train_loop(trainer, documents, plan, settings, loop_hooks(run), run.console(), run.metrics());
+  say_training(run, "stage 0: pre-training on generated documents", report);
   info.base_hash = base.hash = backbone_hash(trainer.table(), trainer.weights());
   info.step = settings.steps;
   write_model_file(base.path, run.world(), info, trainer.table(), trainer.weights(), {true, false, false});
-  stage.finish(fmt::format("steps {}, last loss {:.4f}", settings.steps, loss));
+  stage.finish(fmt::format("steps {}, last loss {:.4f}", settings.steps, report.last_loss));
   return base;
 }
 

@@ -25,13 +25,15 @@ std::vector<Index> ExpertGroups::of_round(Index round) const {
 
 void ExpertGroups::together(std::function<void()> const& work) const {
   std::string error;
+  Ending ending = Ending::orderly;
   try {
     work();
   } catch (AgreedError const& e) {
     error = e.what();
+    ending = e.ending();
     if (error.empty()) error = "unnamed error";
   }
-  world_->agree(error);
+  world_->agree(error, ending);
 }
 
 }  // namespace upit::upcycle

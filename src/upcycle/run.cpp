@@ -12,11 +12,12 @@ namespace {
 
 /// Every column that any stage fills; a file whose columns change could not be continued.
 std::vector<std::string> metric_columns() {
-  return {"loss",    "learning_rate", "norm",    "tokens_per_second", "seconds", "auxiliary",
-          "balance", "entropy",       "imbalance", "dead",            "targets"};
+  return {"loss",      "learning_rate", "norm",    "tokens_per_second",
+          "seconds",   "auxiliary",     "balance", "entropy",
+          "imbalance", "dead",          "targets"};
 }
 
-constexpr double kReserveSeconds = 5.0;  // for the last checkpoint before a time limit
+constexpr double kReserveSeconds = 5.0;  // kept of a time limit at least, for the last file
 
 }  // namespace
 
@@ -36,9 +37,11 @@ void Run::metric(std::string_view stage, Index step, std::initializer_list<Metri
   if (metrics_) metrics_->append(stage, step, cells);
 }
 
-bool Run::should_stop() {
+bool Run::should_stop(double reserve) {
   // One small reduction: the reason of any rank counts for all.
-  double const mine = stop_requested() ? 2.0 : time_limit_.reached(kReserveSeconds) ? 1.0 : 0.0;
+  double const mine = stop_requested()                                          ? 2.0
+                      : time_limit_.reached(std::max(reserve, kReserveSeconds)) ? 1.0
+                                                                                : 0.0;
   double const worst = world_->max(mine);
   if (worst >= 2.0) stop_reason_ = stop_signal().empty() ? "a signal to another rank" : stop_signal();
   if (worst == 1.0) stop_reason_ = "run.time_limit " + deck_.run.time_limit;
@@ -78,7 +81,8 @@ ExpertConfig moe_experts(Deck const& deck, Index count) {
   e.count = count;
   e.active = deck.post_train.top_k;
   e.mix = deck.lora.mix == "ffn" ? LoraMix::ffn : LoraMix::branch;
-  e.order = deck.upcycle.router_order == "softmax_topk" ? RouterOrder::softmax_topk : RouterOrder::topk_softmax;
+  e.order =
+      deck.upcycle.router_order == "softmax_topk" ? RouterOrder::softmax_topk : RouterOrder::topk_softmax;
   return e;
 }
 

@@ -12,6 +12,7 @@
 #include "upit/core/error.hpp"
 #include "upit/io/hdf5.hpp"
 #include "upit/kernels/dare.hpp"
+#include "upit/kernels/row_products.hpp"
 #include "upit/kernels/shape.hpp"
 
 namespace upit::upcycle {
@@ -66,40 +67,6 @@ Similarity parse_similarity(std::string_view text) {
   require(text == "weights",
           fmt::format("expand.similarity: found \"{}\", allowed: \"task_vector\", \"weights\"", text));
   return Similarity::weights;
-}
-
-void row_products(Exec const& exec, View3<float const> const& x, View2<Index const> const& pairs,
-                  View3<double> const& out) {
-  using kernels::extent;
-  Index const rows = extent(x, 1), columns = extent(x, 2), across = extent(out, 2);
-  expect(extent(out, 0) == extent(pairs, 0) && extent(pairs, 1) == 2, "row_products: pairs");
-  expect(extent(out, 1) == rows && (across == rows || across == 1), "row_products: out");
-  bool const diagonal = across != rows;
-  constexpr Index kLanes = 8;  // independent sums, so that the loop runs at the speed of its loads
-
-  Kokkos::parallel_for(
-      "upit::row_products",
-      Kokkos::RangePolicy<Exec, Kokkos::IndexType<Index>>(exec, 0, extent(out, 0) * rows * across),
-      KOKKOS_LAMBDA(Index const entry) {
-        Index const pair = entry / (rows * across);
-        Index const a = entry / across % rows;
-        Index const column = entry % across;
-        float const* const u = &x(pairs(pair, 0), a, 0);
-        float const* const v = &x(pairs(pair, 1), diagonal ? a : column, 0);
-        double lane[kLanes] = {};
-        Index k = 0;
-        for (; k + kLanes <= columns; k += kLanes) {
-          for (Index l = 0; l < kLanes; ++l) {
-            lane[l] += static_cast<double>(u[k + l]) * static_cast<double>(v[k + l]);
-          }
-        }
-        for (Index l = 0; k + l < columns; ++l) {
-          lane[l] += static_cast<double>(u[k + l]) * static_cast<double>(v[k + l]);
-        }
-        double sum = 0.0;
-        for (Index l = 0; l < kLanes; ++l) sum += lane[l];
-        out(pair, a, column) = sum;
-      });
 }
 
 SimilarityTable::SimilarityTable(Communicator const& comm, ParameterTable const& table, Similarity similarity)
@@ -196,7 +163,8 @@ std::vector<double> SimilarityTable::products(std::vector<Pair> const& pairs, Bl
           kernels::dare_merge<float>(exec, View1<float const>(), slot(blend->first), slot(blend->second),
                                      blend->weight, 0.0, RandomKey{}, RandomKey{}, 0, slot(size()));
         }
-        row_products(exec, View3<float const>(buffer.data(), slots, rank, both[k].columns), chosen, out[k]);
+        kernels::row_products(exec, View3<float const>(buffer.data(), slots, rank, both[k].columns), chosen,
+                              out[k]);
       }
       exec.fence();
       for (std::size_t k = 0; k < 2; ++k) Kokkos::deep_copy(out_host[k], out[k]);

@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
+#include <algorithm>
+#include <cmath>
+#include <sstream>
 
 #include "upit/config/printer.hpp"
 #include "upit/train/load_model.hpp"
@@ -23,7 +25,7 @@ TrainerOptions trainer_options(Deck const& deck) {
 }
 
 void load_base(Run& run, BaseModel const& base, ParameterTable const& table, Weights<float> const& weights) {
-  if (std::filesystem::is_directory(base.path)) {
+  if (directory_on_root(base.path, run.world())) {
     run.world().agree([&] { load_huggingface(base.path, table, base.model, weights); });
   } else {
     read_model_file(base.path, &run.world(), table, weights, {true, false, false});
@@ -31,7 +33,8 @@ void load_base(Run& run, BaseModel const& base, ParameterTable const& table, Wei
 }
 
 LoopHooks loop_hooks(Run& run, std::function<void(Index)> after_step) {
-  return {[&run] { return run.should_stop(); }, [&run] { return run.stop_reason(); }, std::move(after_step)};
+  return {[&run](double reserve) { return run.should_stop(reserve); }, [&run] { return run.stop_reason(); },
+          std::move(after_step)};
 }
 
 LoopSettings loop_settings(Run& run, std::string const& stage, Index steps, Index first_sample,
@@ -55,6 +58,36 @@ LoopSettings loop_settings(Run& run, std::string const& stage, Index steps, Inde
 std::string data_inputs(Run const& run) {
   return deck_table(run.deck(), "data") + deck_table(run.deck(), "train") +
          fmt::format("seed = {}\ntraining_set = \"{:016x}\"\n", run.seed(), run.data().train.hash());
+}
+
+std::string without(std::string const& table, std::vector<std::string_view> const& keys) {
+  std::istringstream lines(table);
+  std::string out, line;
+  while (std::getline(lines, line)) {
+    std::string const key = line.substr(0, line.find(' '));
+    if (std::find(keys.begin(), keys.end(), key) == keys.end()) out += line + '\n';
+  }
+  return out;
+}
+
+void say_training(Run& run, std::string const& title, LoopReport const& r) {
+  if (std::isnan(r.last_loss)) return;  // all steps were done before this launch
+  std::vector<std::string> headers = {"steps", "tokens", "time", "tokens/s", "first loss", "last loss"};
+  std::vector<std::string> row = {
+      format_count(r.steps),
+      format_count(r.tokens),
+      format_duration(r.seconds),
+      fmt::format("{:.0f}", static_cast<double>(r.tokens) / std::max(r.seconds, 1e-9)),
+      fmt::format("{:.4f}", r.first_loss),
+      fmt::format("{:.4f}", r.last_loss)};
+  if (r.balance > 0.0) {
+    headers.insert(headers.end(), {"balance loss", "router entropy", "largest/mean load", "dead experts"});
+    row.insert(row.end(), {fmt::format("{:.3f}", r.balance), fmt::format("{:.3f}", r.entropy),
+                           fmt::format("{:.2f}", r.imbalance), fmt::format("{}", r.dead)});
+  }
+  Table table(headers);
+  table.row(row);
+  run.console().say(table, title);
 }
 
 }  // namespace upit::upcycle

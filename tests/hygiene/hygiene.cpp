@@ -11,7 +11,7 @@
 namespace upit::test {
 namespace {
 
-/// What each room may include, beside itself: DESIGN section 3 and cmake/rooms.cmake.
+/// What each room may include, beside itself: docs/style.md and CMakeLists.txt.
 std::map<std::string, std::set<std::string>> const& rooms_below() {
   static std::map<std::string, std::set<std::string>> const below = {
       {"core", {}},

@@ -57,10 +57,10 @@ inline LoopOutcome run_loop(Communicator const& comm, TrainingCase const& c, Loo
     ++out.steps_run;
     if (l.after_step) l.after_step(step, trainer);
   };
-  hooks.should_stop = [&] { return l.stop_after >= 0 && done >= l.stop_after; };
+  hooks.should_stop = [&](double) { return l.stop_after >= 0 && done >= l.stop_after; };
   hooks.stop_reason = [] { return std::string("a test"); };
   Console console(false);
-  out.loss = train_loop(trainer, store, plan, settings, hooks, console, l.metrics);
+  out.loss = train_loop(trainer, store, plan, settings, hooks, console, l.metrics).last_loss;
   out.weights = flat(trainer.weights());
   out.first_moment = flat(trainer.optimizer().first_moment());
   out.second_moment = flat(trainer.optimizer().second_moment());

@@ -64,7 +64,7 @@ class Communicator {
   /// The same, with `work` on rank 0 only.
   void agree_on_root(std::function<void()> const& work) const;
   /// The same for a status found earlier: empty text means no error here.
-  void agree(std::string const& error) const;
+  void agree(std::string const& error, Ending ending = Ending::orderly) const;
 
  private:
   explicit Communicator(MPI_Comm comm);

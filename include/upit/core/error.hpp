@@ -9,13 +9,21 @@
 
 namespace upit {
 
+/// How the job ends after an error: MPI is finalized, or, where a library could not bear that, MPI_Abort.
+enum class Ending { orderly, abort };
+
 /// An error met by one rank. `Runtime::run` ends the job with MPI_Abort(1) unless the job has one rank.
 class Error : public std::runtime_error {
  public:
-  explicit Error(std::string const& what) : std::runtime_error(what) {}
+  explicit Error(std::string const& what, Ending ending = Ending::orderly)
+      : std::runtime_error(what), ending_(ending) {}
+  Ending ending() const { return ending_; }
+
+ private:
+  Ending ending_;
 };
 
-/// An error that every rank of the job throws together (see `agreed` in comm): one line, exit 1 everywhere.
+/// An error that every rank throws together (see `Communicator::agree`): one line, exit 1 everywhere.
 class AgreedError : public Error {
  public:
   using Error::Error;

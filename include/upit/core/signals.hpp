@@ -9,7 +9,8 @@
 namespace upit {
 
 /// From now on SIGUSR1 and SIGTERM only leave a note, which `stop_requested` reads. A second SIGTERM ends the
-/// process as usual, for someone who will not wait for a checkpoint. SIGXFSZ is ignored: the write fails instead.
+/// process as usual, for someone who will not wait for a checkpoint. SIGXFSZ is ignored: the write fails
+/// instead.
 void install_stop_signals();
 
 /// True once this process has received one of them. Ranks must agree before they act on it.

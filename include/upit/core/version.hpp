@@ -6,7 +6,8 @@ namespace upit {
 
 /// "0.1.0".
 char const* version();
-/// Commit the program was built from, "-dirty" behind it where files had changed; "unknown" outside a checkout.
+/// Commit the program was built from, "-dirty" behind it where files had changed; "unknown" outside a
+/// checkout.
 char const* git_hash();
 
 }  // namespace upit

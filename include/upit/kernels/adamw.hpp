@@ -23,6 +23,8 @@ struct AdamwStep {
 ///   weight         (n)  inout
 ///   first_moment   (n)  inout
 ///   second_moment  (n)  inout
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void adamw(Exec const& exec, View1<Real<T> const> const& gradient, View1<T> const& weight,
            View1<Real<T>> const& first_moment, View1<Real<T>> const& second_moment, AdamwStep const& step);

@@ -17,6 +17,8 @@ namespace upit::kernels {
 ///   second         (n)  in
 ///   first_element            place of entry 0 in the whole tensor
 ///   child          (n)  out  may be first or second
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void dare_merge(Exec const& exec, View1<T const> const& base, View1<T const> const& first,
                 View1<T const> const& second, double weight, double drop, RandomKey first_mask,
@@ -28,6 +30,8 @@ void dare_merge(Exec const& exec, View1<T const> const& base, View1<T const> con
 ///   base   (n)  in   extent 0: zero
 ///   tuned  (n)  in
 ///   task   (n)  out
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void dare_apply(Exec const& exec, View1<T const> const& base, View1<T const> const& tuned, double drop,
                 RandomKey mask, Index first_element, View1<T> const& task);

@@ -15,6 +15,8 @@ namespace upit::kernels {
 ///
 /// No atomics, no scratch: counts wait in `place` until it is filled. Throws `std::logic_error` if N*K does
 /// not fit into an int.
+///
+/// Enqueued on `exec`, not finished, when it returns.
 void dispatch_plan(Exec const& exec, View2<int const> const& expert, Index experts,
                    View1<Index> const& offset, View1<int> const& order, View1<int> const& place);
 
@@ -23,6 +25,8 @@ void dispatch_plan(Exec const& exec, View2<int const> const& expert, Index exper
 ///   x      (N, C)    in
 ///   order  (N*K)     in
 ///   y      (N*K, C)  out
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void gather_slots(Exec const& exec, View2<T const> const& x, View1<int const> const& order, Index active,
                   View2<T> const& y);
@@ -33,6 +37,8 @@ void gather_slots(Exec const& exec, View2<T const> const& x, View1<int const> co
 ///   gate   (N, K)    in
 ///   place  (N*K)     in
 ///   out    (N, C)    out
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void combine_slots(Exec const& exec, View2<T const> const& y, View2<Real<T> const> const& gate,
                    View1<int const> const& place, View2<T> const& out, bool accumulate = false);
@@ -45,6 +51,8 @@ void combine_slots(Exec const& exec, View2<T const> const& y, View2<Real<T> cons
 ///   place  (N*K)     in
 ///   dy     (N*K, C)  out  overwritten, sorted: gate * dout; may be y
 ///   dgate  (N, K)    out  accumulated: += dot(dout[n], y[place[n*K + k]])
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void combine_slots_backward(Exec const& exec, View2<T const> const& dout, View2<T const> const& y,
                             View2<Real<T> const> const& gate, View1<int const> const& place,
@@ -55,6 +63,8 @@ void combine_slots_backward(Exec const& exec, View2<T const> const& dout, View2<
 ///   y      (N*K, C)  in   sorted
 ///   place  (N*K)     in
 ///   out    (N, C)    out  overwritten; with `accumulate`, out[n] += the sum
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void sum_slots(Exec const& exec, View2<T const> const& y, View1<int const> const& place, Index active,
                View2<T> const& out, bool accumulate = false);

@@ -19,12 +19,18 @@ namespace upit::kernels {
 ///   key                    stream of (seed, step, layer, matrix)
 ///   drop                   in [0, 1)
 ///   y         (N, C)  out  may be x
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void dropout_forward(Exec const& exec, View2<T const> const& x, View1<std::uint64_t const> const& sample,
                      View1<int const> const& position, RandomKey key, Real<T> drop, View2<T> const& y);
 
+/// Backward of `dropout_forward`, with the same masks.
+///
 ///   dy  (N, C)  in
 ///   dx  (N, C)  out  accumulated: += dy * mask / (1 - drop)
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void dropout_backward(Exec const& exec, View2<T const> const& dy, View1<std::uint64_t const> const& sample,
                       View1<int const> const& position, RandomKey key, Real<T> drop, View2<T> const& dx);

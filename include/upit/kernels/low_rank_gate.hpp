@@ -14,14 +14,20 @@ namespace upit::kernels {
 ///   gate    (N, K)      in
 ///   scale               alpha / r
 ///   v       (N, J*E*R)  out  laid out [j][e][r]: scale * gate * u for chosen experts, 0 elsewhere
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void low_rank_gate_forward(Exec const& exec, View2<T const> const& u, View2<int const> const& expert,
                            View2<Real<T> const> const& gate, Real<T> scale, Index experts, Index parts,
                            View2<T> const& v);
 
+/// Backward of `low_rank_gate_forward`.
+///
 ///   dv     (N, J*E*R)  in
 ///   du     (N, E*J*R)  out  overwritten: scale * gate * dv, 0 for experts not chosen
 ///   dgate  (N, K)      out  accumulated: += scale * sum_{j,r} dv * u of the chosen expert
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void low_rank_gate_backward(Exec const& exec, View2<T const> const& dv, View2<T const> const& u,
                             View2<int const> const& expert, View2<Real<T> const> const& gate, Real<T> scale,
@@ -33,6 +39,8 @@ void low_rank_gate_backward(Exec const& exec, View2<T const> const& dv, View2<T 
 ///   expert  (N, K)    in
 ///   order   (N*K)     in   slot at each sorted place; slot s = n*K + k
 ///   y       (N*K, J)  out  y[p][j] = scale * u[n][expert(n, k)][j]
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void gather_low_rank(Exec const& exec, View2<T const> const& u, View2<int const> const& expert,
                      View1<int const> const& order, Real<T> scale, View2<T> const& y);
@@ -43,6 +51,8 @@ void gather_low_rank(Exec const& exec, View2<T const> const& u, View2<int const>
 ///   expert  (N, K)    in   distinct ids of a token
 ///   place   (N*K)     in   inverse of `order`
 ///   du      (N, E*J)  out  overwritten: scale * dy of the slot, 0 for experts not chosen
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void scatter_low_rank(Exec const& exec, View2<T const> const& dy, View2<int const> const& expert,
                       View1<int const> const& place, Real<T> scale, View2<T> const& du);

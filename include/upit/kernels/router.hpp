@@ -28,6 +28,8 @@ void router_topk(Exec const& exec, bool softmax_first, R scale, View2<R const> c
 ///   dgate        (N, K)  in
 ///   balance      (E)     in   d(loss)/d(probability of one token), the same for all tokens; extent 0: none
 ///   dlogits      (N, E)  out  overwritten
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class R>
 void router_backward(Exec const& exec, bool softmax_first, R scale, View2<R const> const& probability,
                      View2<int const> const& expert, View2<R const> const& gate, View2<R const> const& dgate,
@@ -40,6 +42,8 @@ void router_backward(Exec const& exec, bool softmax_first, R scale, View2<R cons
 ///   assigned         (E)     out  slots sent to each expert
 ///   probability_sum  (E)     out
 ///   entropy          (1)     out  sum over tokens of -sum_e p log p, nats
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class R>
 void router_statistics(Exec const& exec, View2<int const> const& expert, View2<R const> const& probability,
                        View1<double> const& assigned, View1<double> const& probability_sum,
@@ -50,6 +54,8 @@ void router_statistics(Exec const& exec, View2<int const> const& expert, View2<R
 ///   logit   (N)  in
 ///   dlogit  (N)  out  weight * d/dlogit of -log sigmoid(logit), or of -log sigmoid(-logit) if not `positive`
 ///   loss    (1)  out  accumulated: += the sum over tokens, without `weight`
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class R>
 void auxiliary_router(Exec const& exec, View1<R const> const& logit, bool positive, R weight,
                       View1<R> const& dlogit, View1<double> const& loss);

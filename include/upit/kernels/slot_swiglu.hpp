@@ -14,6 +14,8 @@ namespace upit::kernels {
 ///   delta  (N*K, 2F)  in   sorted
 ///   order  (N*K)      in
 ///   act    (N*K, F)   out  sorted
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void slot_swiglu_forward(Exec const& exec, View2<T const> const& base, View2<T const> const& delta,
                          View1<int const> const& order, Index active, View2<T> const& act);
@@ -24,6 +26,8 @@ void slot_swiglu_forward(Exec const& exec, View2<T const> const& base, View2<T c
 ///   base   (N, 2F)    in
 ///   order  (N*K)      in
 ///   delta  (N*K, 2F)  inout  in: of the forward; out: gradient of the slot's [gate | up]
+///
+/// Enqueued on `exec`, not finished, when it returns.
 template <class T>
 void slot_swiglu_backward(Exec const& exec, View2<T const> const& dact, View2<T const> const& base,
                           View1<int const> const& order, Index active, View2<T> const& delta);

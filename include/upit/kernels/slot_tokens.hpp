@@ -11,7 +11,7 @@ namespace upit::kernels {
 /// Gives every sorted slot the sample and position of its token.
 ///
 ///   sample, position            (N)    in
-///   order                       (S)    in   slot n * K + k at each sorted place
+///   order                       (S)    in   S = N * K; slot n * K + k at each sorted place
 ///   slot_sample, slot_position  (S)    out
 ///
 /// Enqueued on `exec`, not finished, when it returns.

@@ -15,7 +15,7 @@ struct ProductShape {
   Index m = 0, n = 0, k = 0;
 };
 
-/// Products of DESIGN section 5: a square one, and those of an FFN.
+/// Products whose best speed is the ceiling: a square one, and those of an FFN.
 inline constexpr std::array<ProductShape, 3> kCeilingShapes = {
     {{1024, 1024, 1024}, {2048, 2752, 512}, {2048, 512, 2752}}};
 

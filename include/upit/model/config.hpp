@@ -25,7 +25,7 @@ struct ModelConfig {
   bool operator==(ModelConfig const&) const = default;
 };
 
-/// How gates follow from router logits (DESIGN: Router).
+/// How gates follow from router logits (docs/method.md).
 enum class RouterOrder { topk_softmax, softmax_topk };
 /// Where gated LoRA experts are summed: in each linear, or after whole FFNs.
 enum class LoraMix { branch, ffn };

@@ -49,17 +49,18 @@ class Transformer {
                  View1<Real<T>> const& gradient);
 
   /// Backward of the last training forward; adds into `gradient` (table.gradient_extent()).
-  ///   balance (L, E) on the host: d(loss)/d(mean... ) coefficient of each token's softmax probability, i.e.
-  ///   lambda * E * f_e / (L * T); empty: no balance loss.
+  ///   balance  (L, E)  on the host: d(loss)/d(probability of expert e for one token), the same for all
+  ///                    tokens: lambda * E * f_e / (L * T * micro-steps); empty: no load-balancing loss
   void backward(Exec const& exec, Weights<T> const& weights, Batch const& batch, PassOptions const& options,
                 std::vector<double> const& balance, View1<Real<T>> const& gradient);
 
   /// Router statistics of the last forward. Empty vectors without gating routers.
   RouterCounts const& router_counts() const;
 
-  /// With RouterUse::auxiliary: sets the loss that the next passes use, and returns after a forward the sum
-  /// over layers and tokens of -log sigmoid(+-r.h).
+  /// With RouterUse::auxiliary: the loss that the next passes use.
   void set_auxiliary(AuxiliaryOptions const& options);
+  /// Of the last forward: the sum over layers and tokens of -log sigmoid(r.h), or of -log sigmoid(-r.h) for
+  /// target 0. Without the weight.
   double auxiliary_loss() const;
 
   /// nll of each target of the last forward, (batch.targets()) on the host, in order of target_rows.

@@ -19,10 +19,10 @@ enum class BenchKind { dense, lora, ffn_moe, lora_moe };
 
 std::string_view name_of(BenchKind kind);
 
-/// FLOPs that a training step counts for one token (DESIGN, section 5):
+/// FLOPs that a training step counts for one token; d width, f FFN width, s sequence, r rank, others as in
+/// docs/notation.md:
 ///   P = L (2 d d + 2 d d G/H + m 3 d f) + V d        m = K for FFN experts, else 1
-///   F = c P + 6 L s d + 18 L n r (d + f)             c = 6 all trained, 4 frozen; n = 0, 1 (LoRA), K
-///   (LoRA-MoE)
+///   F = c P + 6 L s d + 18 L n r (d + f)             c = 6 all trained, 4 frozen; n = 0, LoRA 1, LoRA-MoE K
 /// `sequence` is s, `active` K, `rank` r.
 double flops_per_token(ModelConfig const& model, BenchKind kind, Index sequence, Index active, Index rank);
 

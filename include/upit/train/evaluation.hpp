@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "upit/comm/communicator.hpp"
@@ -73,8 +74,8 @@ class Evaluator {
 
  private:
   void reserve(Index tokens);
-  void collect(std::span<Sequence const> sequences, std::span<Index const> place, TokenStore const& store,
-               EvaluationOptions const& options, Evaluation& out) const;
+  void collect(std::span<Sequence const> sequences, std::unordered_map<Index, Index> const& place,
+               TokenStore const& store, EvaluationOptions const& options, Evaluation& out) const;
 
   Communicator const* comm_;
   ModelConfig config_;

@@ -26,6 +26,8 @@ struct RouterLoad {
   std::vector<double> assigned;  // (L, E) tokens sent to each expert
   double tokens = 0.0;
   double entropy = 0.0;  // nats, mean over layers and tokens, of the softmax over all experts
+  /// Adds the load of another step; the entropy becomes the mean over all tokens.
+  void add(RouterLoad const& other);
   /// Largest over mean load, the worst layer.
   double imbalance(Index layers, Index experts) const;
   /// Experts without a token, over all layers.

@@ -19,8 +19,8 @@
 namespace upit::upcycle {
 
 struct RunOptions {
-  std::string redo;       // stage to start again, with all that follow; empty: none
-  Index rehearse = 0;     // steps of each stage; 0: as the deck says
+  std::string redo;    // stage to start again, with all that follow; empty: none
+  Index rehearse = 0;  // steps of each stage; 0: as the deck says
 };
 
 /// Collective over the world; errors are agreed.
@@ -44,7 +44,8 @@ class Run {
   void metric(std::string_view stage, Index step, std::initializer_list<MetricsFile::Cell> cells);
   MetricsFile* metrics() { return metrics_ ? &*metrics_ : nullptr; }  // null on other ranks
   /// True on all ranks once a signal has reached any of them or the time limit is near. Collective.
-  bool should_stop();
+  /// `reserve`: seconds that a stop will take; at least five are kept.
+  bool should_stop(double reserve = 0.0);
   /// Why `should_stop` said so.
   std::string stop_reason() const { return stop_reason_; }
   /// The description that files of this run carry.
@@ -73,9 +74,9 @@ struct BaseModel {
   std::string hash;  // of its values: `backbone_hash`
 };
 
-/// Experts on disk: files of kind "expert" with E = 1 (tensors "layers.l.lora.*" of extent (1, ...)), in the run
-/// directory. `base_is` is the position of the base itself among them (prepare.include_base), or -1: never a
-/// parent.
+/// Experts on disk: files of kind "expert" with E = 1 (tensors "layers.l.lora.*" of extent (1, ...)), in the
+/// run directory. `base_is` is the position of the base itself among them (prepare.include_base), or -1:
+/// never a parent.
 struct ExpertSet {
   BaseModel base;
   std::vector<std::string> files;  // relative to the run directory, in order of the expert's number

@@ -25,14 +25,6 @@ struct ChildCosines {
   double first = 0.0, second = 0.0;
 };
 
-/// Sums over a of x_i(a, :) . x_j(b, :) for chosen pairs, in double and in an order that depends on K alone.
-///
-///   x      (P, R, K)  in
-///   pairs  (Q, 2)     in   i and j
-///   out    (Q, R, R)  out  entry (a, b); with extent (Q, R, 1) only a = b
-void row_products(Exec const& exec, View3<float const> const& x, View2<Index const> const& pairs,
-                  View3<double> const& out);
-
 /// Inner products of experts, one expert a file, in double. <B1 A1, B2 A2> = sum((B1^T B2) o (A1 A2^T)): r x
 /// r factors, never d x f. The work comes in pieces, a matrix (gate, up, down) of a layer each, which are
 /// dealt to the ranks; every piece's part of a product is kept apart and they are added in the order of the

@@ -8,10 +8,13 @@
 
 namespace upit::upcycle {
 
-/// `<name>/stage.txt` in the run directory. `inputs` is text, one "key = value" a line: the deck tables that the
-/// stage depends on and what it reads (the `output_hash` of the stage before it, hashes of files).
-/// Construction throws `AgreedError` naming the first changed key if the stage was begun with other inputs,
-/// unless --redo names this stage or an earlier one.
+/// Removes what stage `first` and all after it have left, in an order that a kill cannot turn into a run that
+/// looks complete. Collective; throws `AgreedError` for a name that is no stage.
+void redo_stages(Run& run, std::string const& first);
+
+/// `<name>/stage.txt` in the run directory. `inputs` is text, one "key = value" a line: the deck tables that
+/// the stage depends on and what it reads (the `output_hash` of the stage before it, hashes of files).
+/// Construction throws `AgreedError` naming the changed keys if the stage was begun with other inputs.
 class Stage {
  public:
   Stage(Run& run, std::string name, std::string inputs);
@@ -23,8 +26,8 @@ class Stage {
   bool begun() const { return begun_; }
   /// Creates the stage's directory, writes the resolved deck and records that the stage has begun.
   void begin();
-  /// Records that it is complete, with `summary` (a few lines, kept for people), and removes restart states and
-  /// what a killed launch left half written.
+  /// Records that it is complete, with `summary` (a few lines, kept for people), and removes restart states
+  /// and what a killed launch left half written.
   void finish(std::string const& summary);
   /// Hash of the inputs: what the next stage names as read.
   std::string output_hash() const;

@@ -21,15 +21,15 @@ BaseModel pretrain(Run& run);
 /// Instruction-tunes the base with LoRA and keeps m of 2m evenly spaced checkpoints as experts.
 ExpertSet prepare(Run& run, BaseModel const& base);
 
-/// Stacks the experts as they are after stage 3 and concatenates their routing vectors (random ones where there
-/// are none); the backbone stays.
+/// Stacks the experts as they are after stage 3 and concatenates their routing vectors (random ones where
+/// there are none); the backbone stays.
 MoeModel assemble(Run& run, RoutedSet const& routed);
 
 /// Trains experts and router with the load-balancing loss; epochs go on counting from the end of `prepare`.
 MoeModel post_train(Run& run, MoeModel const& assembled);
 
-/// Held-out loss by domain of base, last dense checkpoint and MoE; tokens per expert by domain and layer; mutual
-/// information of expert and domain. Writes evaluate/report.json and prints the tables.
+/// Held-out loss by domain of base, last dense checkpoint and MoE; tokens per expert by domain and layer;
+/// mutual information of expert and domain. Writes evaluate/report.json and prints the tables.
 void evaluate(Run& run, BaseModel const& base, ExpertSet const& checkpoints, MoeModel const& assembled,
               MoeModel const& trained);
 

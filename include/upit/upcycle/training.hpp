@@ -3,6 +3,8 @@
 #pragma once
 
 #include <functional>
+#include <string_view>
+#include <vector>
 
 #include "upit/train/loop.hpp"
 #include "upit/upcycle/run.hpp"
@@ -22,5 +24,11 @@ LoopSettings loop_settings(Run& run, std::string const& stage, Index steps, Inde
 
 /// The deck tables that say what is trained on: every training stage depends on them.
 std::string data_inputs(Run const& run);
+
+/// The lines of a deck table without those of the keys named: what a stage does not depend on.
+std::string without(std::string const& table, std::vector<std::string_view> const& keys);
+
+/// Prints how a stage's training went.
+void say_training(Run& run, std::string const& title, LoopReport const& report);
 
 }  // namespace upit::upcycle

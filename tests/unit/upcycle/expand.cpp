@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tests stage 2 against an expansion by dense products in double, and its rules about parents.
 #include "upit/upcycle/expand.hpp"
+#include "upit/kernels/row_products.hpp"
 
 #include <gtest/gtest.h>
 
@@ -84,8 +85,8 @@ TEST(RowProducts, AgainstPlainLoops) {
     Index const chosen[Q][2] = {{0, 0}, {0, 2}, {2, 1}};
     for (Index q = 0; q < Q; ++q) pairs(q, 0) = chosen[q][0], pairs(q, 1) = chosen[q][1];
     View3<double> const all("all", Q, R, R), diagonal("diagonal", Q, R, 1);
-    upcycle::row_products(Exec(), x, pairs, all);
-    upcycle::row_products(Exec(), x, pairs, diagonal);
+    kernels::row_products(Exec(), x, pairs, all);
+    kernels::row_products(Exec(), x, pairs, diagonal);
     Kokkos::fence();
     for (Index q = 0; q < Q; ++q) {
       for (Index a = 0; a < R; ++a) {
