@@ -184,6 +184,7 @@ Runtime::Runtime(int& argc, char**& argv) {
 
   auto const cpus = allowed_cpus();
   Node const node = look_around(cpus);
+  ThreadsWithoutStopSignals const only_this_one;  // the workers of OpenMP and OpenBLAS start below
   bool const running = Kokkos::is_initialized();
   Threads const chosen =
       running ? Threads{HostExec().concurrency(), "Kokkos was running"} : choose_threads(node, cpus);

@@ -3,6 +3,7 @@
 
 #include <fmt/core.h>
 
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <csignal>
@@ -58,9 +59,17 @@ std::optional<double> plain_seconds(std::string_view text) {
 }  // namespace
 
 void install_stop_signals() {
+  // The handler needs a stack of its own: in oneDNN's generated sgemm the stack pointer points into the heap,
+  // and a signal frame there destroys it (uxlfoundation/oneDNN issue 4845; releases up to 3.11, until pull
+  // request 4855). A frame with all registers takes 11 KiB with AMX.
+  static std::array<char, std::size_t{64} << 10> handler_stack;
+  stack_t stack = {};
+  stack.ss_sp = handler_stack.data();
+  stack.ss_size = handler_stack.size();
+  require(sigaltstack(&stack, nullptr) == 0, "sigaltstack failed: the stop signals cannot be caught");
   struct sigaction action = {};
   action.sa_handler = note_signal;
-  action.sa_flags = SA_RESTART;  // reads and writes under way go on
+  action.sa_flags = SA_RESTART | SA_ONSTACK;  // reads and writes under way go on
   sigemptyset(&action.sa_mask);
   for (int const signal : {SIGUSR1, SIGTERM}) {
     require(sigaction(signal, &action, nullptr) == 0, "sigaction failed: the stop signals cannot be caught");
@@ -69,6 +78,14 @@ void install_stop_signals() {
   // named.
   std::signal(SIGXFSZ, SIG_IGN);
 }
+
+ThreadsWithoutStopSignals::ThreadsWithoutStopSignals() {
+  sigset_t stop;
+  sigemptyset(&stop);
+  for (int const signal : {SIGUSR1, SIGTERM}) sigaddset(&stop, signal);
+  pthread_sigmask(SIG_BLOCK, &stop, &before_);
+}
+ThreadsWithoutStopSignals::~ThreadsWithoutStopSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
 bool stop_requested() { return received != 0; }
 std::string stop_signal() {

@@ -27,7 +27,7 @@ for each, stack them into one model, train that.
 
   upit DECK.toml [table.key=value ...]            run a deck; the same command goes on after an interruption
   upit check DECK.toml [table.key=value ...]      read it, print the plan: steps, memory, disk; train nothing
-  upit rehearse DECK.toml [table.key=value ...]   run every stage for two steps, in a folder beside the run's
+  upit rehearse DECK.toml [table.key=value ...]   run every stage for a few steps, in a folder beside the run's
   upit deck [DECK.toml] --all                     every key with its value, default, unit and meaning
   upit inspect FILE...                            what a model file holds: shapes, norms, extremes
   upit eval MODEL --data FILE.jsonl...            loss and perplexity by file
@@ -195,7 +195,7 @@ Command parse_command_line(int argc, char const* const* argv) {
   add_deck(*check, w.check.deck, w.check.overrides, true);
   check->add_option("--ranks", w.check.ranks, "plan for so many ranks, instead of those that run")
       ->check(at_least(1));
-  auto* const rehearse = app.add_subcommand("rehearse", "Run every stage of a deck for two steps.");
+  auto* const rehearse = app.add_subcommand("rehearse", "Run every stage of a deck for two steps, stage 1 for as many as it saves checkpoints.");
   add_deck(*rehearse, w.rehearse.deck, w.rehearse.overrides, true);
   auto* const deck =
       app.add_subcommand("deck", "Print a deck with every key written out; without one, the defaults.");

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "upit/config/printer.hpp"
+#include "upit/core/version.hpp"
 #include "upit/io/files.hpp"
 #include "upit/io/hash.hpp"
 
@@ -71,7 +72,9 @@ void Stage::begin() {
   if (!begun_) run_->world().agree_on_root([&] { std::filesystem::remove_all(run_->path(name_)); });
   run_->directory().make_directory(name_);
   // Only now: a launch that is refused leaves the deck of the results beside them.
-  run_->directory().write_text("deck.toml", print_deck(run_->deck(), true));
+  run_->directory().write_text("deck.toml",
+                               fmt::format("# upit {} ({}), {} ranks, stage {}\n{}", version(), git_hash(),
+                                           run_->world().size(), name_, print_deck(run_->deck(), true)));
   if (!begun_) write(false, "");
   begun_ = true;
 }

@@ -2,6 +2,7 @@
 // Owns the reasons to stop early: SIGUSR1, SIGTERM and the time limit.
 #pragma once
 
+#include <csignal>
 #include <string>
 
 #include "upit/core/timer.hpp"
@@ -11,7 +12,21 @@ namespace upit {
 /// From now on SIGUSR1 and SIGTERM only leave a note, which `stop_requested` reads. A second SIGTERM ends the
 /// process as usual, for someone who will not wait for a checkpoint. SIGXFSZ is ignored: the write fails
 /// instead.
+/// They are handled on a stack that belongs to the calling thread, the one that calls BLAS: see
+/// `ThreadsWithoutStopSignals` for the others.
 void install_stop_signals();
+
+/// Threads started while this lives leave the stop signals to those that were there before.
+class ThreadsWithoutStopSignals {
+ public:
+  ThreadsWithoutStopSignals();
+  ~ThreadsWithoutStopSignals();
+  ThreadsWithoutStopSignals(ThreadsWithoutStopSignals const&) = delete;
+  ThreadsWithoutStopSignals& operator=(ThreadsWithoutStopSignals const&) = delete;
+
+ private:
+  sigset_t before_;
+};
 
 /// True once this process has received one of them. Ranks must agree before they act on it.
 bool stop_requested();
