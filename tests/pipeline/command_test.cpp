@@ -77,6 +77,7 @@ TEST_P(Commands, ARunOnAGivenBaseAndFiles) {
   place.write("tea.jsonl", sample_lines(60, "tea"));
   place.write("milk.jsonl", sample_lines(60, "milk"));
   std::vector<std::string> const given = {"model.base=" + place.path("llama"),
+                                          "data.tokenizer=" + place.path("llama/tokenizer.model"),
                                           "data.source=[{path=\"" + place.path("tea.jsonl") +
                                               "\"}, {path=\"" + place.path("milk.jsonl") +
                                               "\", domain=\"white\", weight=2.0}]",

@@ -17,6 +17,7 @@ struct Mistake {
   std::vector<std::string> parts;   // of the line that begins with "upit: error:"
   std::vector<std::string> more{};  // anywhere in the message: several faults take several lines
 };
+void PrintTo(Mistake const& mistake, std::ostream* out) { *out << mistake.name; }
 
 /// The tiny deck with something put in the place of something else; deck.toml.
 std::function<std::vector<std::string>(Workplace const&)> deck_with(std::string const& old,
@@ -41,7 +42,8 @@ std::function<std::vector<std::string>(Workplace const&)> base_with(
   return [llama, damage, changes](Workplace const& place) {
     write_llama(place, "llama", llama);
     if (damage) damage(place.path("llama"));
-    std::vector<std::string> all = {"model.base=" + place.path("llama")};
+    std::vector<std::string> all = {"model.base=" + place.path("llama"),
+                                    "data.tokenizer=" + place.path("llama/tokenizer.model")};
     all.insert(all.end(), changes.begin(), changes.end());
     return place.deck("run", all);
   };
@@ -164,16 +166,17 @@ std::vector<Mistake> mistakes() {
       {"HeaderLies",
        base_with({},
                  [](std::string const& f) {
-                   replace_in(f + "/model.safetensors", "\"shape\":[258,16]", "\"shape\":[958,16]");
+                   replace_in(f + "/model.safetensors", "\"shape\":[320,16]", "\"shape\":[920,16]");
                  }),
-       {"model.safetensors", "lm_head.weight", "958"}},
+       {"model.safetensors", "lm_head.weight", "920"}},
       {"WrongShape",
        base_with(llama_with_wide("model.layers.1.mlp.down_proj.weight")),
        {"model.safetensors", "model.layers.1.mlp.down_proj.weight", "18", "16"}},
       {"MissingTensor",
        base_with(llama_without("model.layers.1.self_attn.v_proj.weight")),
        {"model.safetensors", "model.layers.1.self_attn.v_proj.weight"}},
-      {"VocabularyMismatch", base_with(llama_with_vocabulary(200)), {"bytes", "258", "200"}},
+      {"VocabularyMismatch", base_with(llama_with_vocabulary(200)), {"tokenizer.model", "200"}},
+      {"BytesForAGivenModel", base_with({}, {}, {"data.tokenizer=bytes"}), {"data.tokenizer", "llama"}},
       {"ContextTooLong", base_with({}, {}, {"data.context=300"}), {"data.context", "300", "256"}},
       {"NoTokenizer", with({"data.tokenizer=none.model"}), {"none.model"}},
       {"TokenizerIsNone",

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fmt/format.h>
+#include <sentencepiece_trainer.h>
 
 #include <functional>
 
@@ -13,20 +14,31 @@
 namespace upit::test {
 
 struct SmallLlama {
-  Index layers = 2, width = 16, heads = 4, kv_heads = 2, ffn = 24, vocabulary = 258, context = 256;
+  Index layers = 2, width = 16, heads = 4, kv_heads = 2, ffn = 24, vocabulary = 320, context = 256;
   bool tied = false;
   /// May change or leave out (false) a tensor before it is written.
   std::function<bool(std::string const& name, std::vector<Index>& shape, std::vector<float>& values)> change;
 };
 
-/// Writes config.json and model.safetensors below `folder`.
+/// `count` samples as JSON lines; no two are alike.
+inline std::string sample_lines(int count, std::string const& about) {
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    text += fmt::format(R"({{"instruction": "Say {} {}.", "input": "", "output": "{} is {} and {}."}})",
+                        about, i, about, i, 7 * i % 11) +
+            "\n";
+  }
+  return text;
+}
+
+/// Writes config.json, model.safetensors and tokenizer.model (about 300 pieces) below `folder`.
 inline void write_llama(Workplace const& place, std::string const& folder, SmallLlama const& llama) {
   auto const& m = llama;
   place.write(folder + "/config.json",
               fmt::format(R"({{"model_type": "llama", "hidden_size": {}, "intermediate_size": {},
  "num_hidden_layers": {}, "num_attention_heads": {}, "num_key_value_heads": {}, "vocab_size": {},
  "max_position_embeddings": {}, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
- "tie_word_embeddings": {}, "bos_token_id": 0, "eos_token_id": 1}})",
+ "tie_word_embeddings": {}, "bos_token_id": 1, "eos_token_id": 2}})",
                           m.width, m.ffn, m.layers, m.heads, m.kv_heads, m.vocabulary, m.context, m.tied));
   Index const kv = m.width / m.heads * m.kv_heads;
   std::vector<std::pair<std::string, std::vector<Index>>> shapes = {
@@ -61,17 +73,11 @@ inline void write_llama(Workplace const& place, std::string const& folder, Small
     out.push_back({name, "F32", shape, values.back()});
   }
   write_safetensors(place.path(folder + "/model.safetensors"), out);
-}
-
-/// `count` samples as JSON lines; no two are alike.
-inline std::string sample_lines(int count, std::string const& about) {
-  std::string text;
-  for (int i = 0; i < count; ++i) {
-    text += fmt::format(R"({{"instruction": "Say {} {}.", "input": "", "output": "{} is {} and {}."}})",
-                        about, i, about, i, 7 * i % 11) +
-            "\n";
-  }
-  return text;
+  auto const status = sentencepiece::SentencePieceTrainer::Train(
+      fmt::format("--input={} --model_prefix={} --model_type=bpe --vocab_size=300 --hard_vocab_limit=false "
+                  "--byte_fallback=true --bos_id=1 --eos_id=2 --minloglevel=3",
+                  place.write(folder + "/text", sample_lines(50, "tea")), place.path(folder + "/tokenizer")));
+  if (!status.ok()) throw std::runtime_error(status.ToString());
 }
 
 }  // namespace upit::test

@@ -46,7 +46,7 @@ class StageRecord : public ::testing::Test {
 
 TEST_F(StageRecord, FilesWithoutARecordAreNotTakenUp) {
   put("prepare/state-00000112.h5");
-  Run run(deck_, world_, console_, {});
+  upcycle::Run run(deck_, world_, console_, {});
   Stage stage(run, "prepare", "a = 1\n");
   EXPECT_FALSE(stage.begun());
   stage.begin();
@@ -56,11 +56,11 @@ TEST_F(StageRecord, FilesWithoutARecordAreNotTakenUp) {
 
 TEST_F(StageRecord, AStageThatWasBegunKeepsItsFiles) {
   {
-    Run run(deck_, world_, console_, {});
+    upcycle::Run run(deck_, world_, console_, {});
     Stage(run, "prepare", "a = 1\n").begin();
   }
   put("prepare/state-00000112.h5");
-  Run run(deck_, world_, console_, {});
+  upcycle::Run run(deck_, world_, console_, {});
   Stage stage(run, "prepare", "a = 1\n");
   EXPECT_TRUE(stage.begun());
   EXPECT_FALSE(stage.complete());
@@ -72,7 +72,7 @@ TEST_F(StageRecord, AStageThatWasBegunKeepsItsFiles) {
 }
 
 TEST_F(StageRecord, OtherInputsAreRefusedAndTheKeyIsNamed) {
-  Run run(deck_, world_, console_, {});
+  upcycle::Run run(deck_, world_, console_, {});
   Stage(run, "prepare", "[prepare]\nepochs = 2\n").begin();
   try {
     Stage const stage(run, "prepare", "[prepare]\nepochs = 3\n");
@@ -84,7 +84,7 @@ TEST_F(StageRecord, OtherInputsAreRefusedAndTheKeyIsNamed) {
 }
 
 TEST_F(StageRecord, RedoRemovesTheStageAndAllAfterItAtOnce) {
-  Run run(deck_, world_, console_, {});
+  upcycle::Run run(deck_, world_, console_, {});
   for (char const* name : {"prepare", "expand", "route", "evaluate"}) {
     Stage stage(run, name, "a = 1\n");
     stage.begin();
