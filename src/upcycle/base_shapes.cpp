@@ -36,11 +36,6 @@ ModelConfig base_shapes(Deck const& deck, Tokenizer const& tokenizer) {
   require(std::filesystem::exists(path), fmt::format("model.base: {} does not exist", path));
   ModelConfig m;
   if (std::filesystem::is_directory(path)) {
-    require(
-        deck.data.tokenizer != "bytes",
-        fmt::format("data.tokenizer is \"bytes\", but model.base is {}, whose tokens are its own; name its "
-                    "tokenizer.model",
-                    path));
     m = huggingface_shapes(path, deck.data.context);
   } else {
     ModelFileInfo const info = read_model_info(path, nullptr);
@@ -57,6 +52,12 @@ ModelConfig base_shapes(Deck const& deck, Tokenizer const& tokenizer) {
   require(tokenizer.vocabulary() <= m.vocabulary,
           fmt::format("the tokenizer {} has {} pieces, but the model {} has a vocabulary of {}",
                       deck.data.tokenizer, tokenizer.vocabulary(), path, m.vocabulary));
+  // A vocabulary is often padded beyond its tokenizer; one made of bytes is not.
+  require(deck.data.tokenizer != "bytes" || tokenizer.vocabulary() == m.vocabulary,
+          fmt::format(
+              "data.tokenizer is \"bytes\", of {} pieces, but the model {} has a vocabulary of {}; name the "
+              "tokenizer.model it was trained with",
+              tokenizer.vocabulary(), path, m.vocabulary));
   return m;
 }
 
