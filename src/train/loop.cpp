@@ -55,11 +55,6 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
   Communicator const& comm = trainer.comm();
   ExpertConfig const& expert = trainer.expert_config();
   Index const state_bytes = 3 * trainer.table().trained_count() * static_cast<Index>(sizeof(float));
-  // A third state is written before the oldest goes.
-  comm.agree_on_root([&] {
-    require_free_space(settings.directory, state_bytes * (kKeptStates + 1) + settings.output_bytes,
-                       "restart states and results of stage " + settings.title);
-  });
   double save_seconds = 0.0;
   auto const save = [&](Index step) {
     Stopwatch const watch;
@@ -87,6 +82,12 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
     });
     console.say(fmt::format("{}: going on after step {} of {}", settings.title, first, settings.steps));
   }
+  // A third state is written before the oldest goes.
+  comm.agree_on_root([&] {
+    if (first == settings.steps) return;
+    require_free_space(settings.directory, state_bytes * (kKeptStates + 1) + settings.output_bytes,
+                       "restart states and results of stage " + settings.title);
+  });
   comm.agree_on_root([&] {
     if (metrics != nullptr) metrics->cut_back(settings.title, first);
   });
