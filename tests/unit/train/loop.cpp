@@ -73,8 +73,9 @@ TEST(TrainLoop, DoneStaysDone) {
   EXPECT_EQ(out.steps_run, 0);
   EXPECT_TRUE(std::isnan(out.loss));
   // The weights are those of the state, not those the trainer began with.
+  Scratch const fresh;
   LoopOutcome const straight =
-      run_loop(comm, lora(), {.directory = s.path("none"), .steps = 8, .stop_after = -1});
+      run_loop(comm, lora(), {.directory = fresh.path(), .steps = 8, .stop_after = -1});
   EXPECT_NE(out.weights, straight.weights);
   Scratch const other;
   auto const random =
