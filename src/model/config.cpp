@@ -25,7 +25,7 @@ void check(ModelConfig const& m, ExpertConfig const& e) {
           fmt::format("model head width is {}; rotary embedding needs an even one", m.head_width));
   if (e.count == 0) return;
   require(e.count > 0, fmt::format("expert count is {}; it must not be negative", e.count));
-  positive(e.rank, "LoRA rank");
+  if (e.kind == ExpertKind::lora) positive(e.rank, "LoRA rank");
   require(e.dropout >= 0.0 && e.dropout < 1.0,
           fmt::format("LoRA dropout is {}; it must lie in [0, 1)", e.dropout));
   if (e.router == RouterUse::gate) {

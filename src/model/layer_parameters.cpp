@@ -13,6 +13,12 @@ Parameter<T> parameter(Tensor const* tensor, View1<T> const& buffer, View1<Real<
   return {buffer.data() + tensor->offset, trained ? gradient.data() + tensor->gradient_offset : nullptr};
 }
 
+/// Of the backbone or of the experts: an FFN stands in either.
+template <class T>
+Parameter<T> ffn_parameter(Tensor const* tensor, Weights<T> const& w, View1<Real<T>> const& gradient) {
+  return parameter<T>(tensor, tensor->group == Group::expert ? w.expert : w.backbone, gradient);
+}
+
 }  // namespace
 
 LayerTensors::LayerTensors(ParameterTable const& table, int layer) {
@@ -21,9 +27,10 @@ LayerTensors::LayerTensors(ParameterTable const& table, int layer) {
   qkv = find("attention.qkv");
   out = find("attention.out");
   ffn_norm = find("ffn_norm");
-  gate_up = find("ffn.gate_up");
-  down = find("ffn.down");
   auto const has = [&](char const* rest) { return table.contains(fmt::format("layers.{}.{}", layer, rest)); };
+  bool const experts = has("experts.gate_up");
+  gate_up = find(experts ? "experts.gate_up" : "ffn.gate_up");
+  down = find(experts ? "experts.down" : "ffn.down");
   if (has("lora.gate_up_a")) {
     gate_up_a = find("lora.gate_up_a");
     gate_b = find("lora.gate_b");
@@ -42,8 +49,8 @@ LayerParameters<T> layer_parameters(LayerTensors const& t, Weights<T> const& w,
   p.qkv = parameter<T>(t.qkv, w.backbone, gradient);
   p.out = parameter<T>(t.out, w.backbone, gradient);
   p.ffn_norm = parameter<T>(t.ffn_norm, w.backbone, gradient);
-  p.gate_up = parameter<T>(t.gate_up, w.backbone, gradient);
-  p.down = parameter<T>(t.down, w.backbone, gradient);
+  p.gate_up = ffn_parameter<T>(t.gate_up, w, gradient);
+  p.down = ffn_parameter<T>(t.down, w, gradient);
   p.gate_up_a = parameter<T>(t.gate_up_a, w.expert, gradient);
   p.gate_b = parameter<T>(t.gate_b, w.expert, gradient);
   p.up_b = parameter<T>(t.up_b, w.expert, gradient);

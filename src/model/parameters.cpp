@@ -23,8 +23,15 @@ Index Tensor::size() const {
   return std::accumulate(shape.begin(), shape.end(), Index{1}, std::multiplies<>());
 }
 
+std::vector<Index> Tensor::whole_shape() const {
+  std::vector<Index> whole = shape;
+  whole.front() = rows;
+  return whole;
+}
+
 void ParameterTable::add(std::string name, Group group, int layer, std::vector<Index> shape) {
-  Tensor t{std::move(name), group, layer, std::move(shape), extent(group), -1};
+  Index const rows = shape.front();
+  Tensor t{std::move(name), group, layer, std::move(shape), 0, rows, extent(group), -1};
   extent_[static_cast<int>(group)] += aligned(t.size());
   if (trained_[group]) {
     t.gradient_offset = gradient_extent_;
@@ -33,9 +40,13 @@ void ParameterTable::add(std::string name, Group group, int layer, std::vector<I
   tensors_.push_back(std::move(t));
 }
 
-ParameterTable::ParameterTable(ModelConfig const& m, ExpertConfig const& e, Trained trained)
-    : trained_(trained) {
+ParameterTable::ParameterTable(ModelConfig const& m, ExpertConfig const& e, Trained trained,
+                               ExpertRange held)
+    : trained_(trained), held_(held) {
   check(m, e);
+  if (held_.count < 0) held_ = {0, e.count};
+  expect(held_.first >= 0 && held_.first + held_.count <= e.count, "a rank holds experts that are there");
+  expect(e.kind == ExpertKind::ffn || held_.count == e.count, "LoRA experts are all on every rank");
   Index const q_width = m.heads * m.head_width;
   Index const qkv_width = q_width + 2 * m.kv_heads * m.head_width;
   // Group by group: gradients of a group are then consecutive too.
@@ -46,12 +57,21 @@ ParameterTable::ParameterTable(ModelConfig const& m, ExpertConfig const& e, Trai
     add(name("attention.qkv"), Group::backbone, l, {qkv_width, m.width});
     add(name("attention.out"), Group::backbone, l, {m.width, q_width});
     add(name("ffn_norm"), Group::backbone, l, {m.width});
+    if (e.count > 0 && e.kind == ExpertKind::ffn) continue;
     add(name("ffn.gate_up"), Group::backbone, l, {2 * m.ffn, m.width});
     add(name("ffn.down"), Group::backbone, l, {m.width, m.ffn});
   }
   add("norm", Group::backbone, -1, {m.width});
   if (!m.tied) add("head", Group::backbone, -1, {m.vocabulary, m.width});
   if (e.count == 0) return;
+  e.kind == ExpertKind::ffn ? add_ffn_experts(m, e) : add_lora(m, e);
+  if (e.router == RouterUse::none) return;
+  for (int l = 0; l < m.layers; ++l) {
+    add(fmt::format("layers.{}.router", l), Group::router, l, {e.count, m.width});
+  }
+}
+
+void ParameterTable::add_lora(ModelConfig const& m, ExpertConfig const& e) {
   for (int l = 0; l < m.layers; ++l) {
     auto const name = [l](char const* rest) { return fmt::format("layers.{}.lora.{}", l, rest); };
     add(name("gate_up_a"), Group::expert, l, {e.count, 2 * e.rank, m.width});
@@ -60,10 +80,28 @@ ParameterTable::ParameterTable(ModelConfig const& m, ExpertConfig const& e, Trai
     add(name("down_a"), Group::expert, l, {e.count, e.rank, m.ffn});
     add(name("down_b"), Group::expert, l, {e.count, e.rank, m.width});
   }
-  if (e.router == RouterUse::none) return;
+}
+
+void ParameterTable::add_ffn_experts(ModelConfig const& m, ExpertConfig const& e) {
   for (int l = 0; l < m.layers; ++l) {
-    add(fmt::format("layers.{}.router", l), Group::router, l, {e.count, m.width});
+    add(fmt::format("layers.{}.experts.gate_up", l), Group::expert, l, {held_.count, 2 * m.ffn, m.width});
+    add(fmt::format("layers.{}.experts.down", l), Group::expert, l, {held_.count, m.width, m.ffn});
   }
+  for (auto& t : tensors_) {
+    if (t.group != Group::expert) continue;
+    t.first = held_.first;
+    t.rows = e.count;
+  }
+}
+
+ParameterTable::Stretch ParameterTable::gradient_of(Group group) const {
+  Stretch stretch;
+  for (auto const& span : trained_spans()) {
+    if (span.group != group) continue;
+    if (stretch.count == 0) stretch.first = span.gradient_offset;
+    stretch.count = span.gradient_offset + span.size - stretch.first;
+  }
+  return stretch;
 }
 
 Tensor const& ParameterTable::find(std::string_view name) const {

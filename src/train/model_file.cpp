@@ -116,7 +116,8 @@ std::string model_json(ModelConfig const& m, ExpertConfig const& e) {
                 {"norm_eps", m.norm_eps},
                 {"rope_theta", m.rope_theta},
                 {"tied", m.tied}};
-  j["expert"] = {{"count", e.count},
+  j["expert"] = {{"kind", e.kind == ExpertKind::lora ? "lora" : "ffn"},
+                 {"count", e.count},
                  {"active", e.active},
                  {"rank", e.rank},
                  {"alpha", e.alpha},
@@ -145,6 +146,7 @@ void parse_model_json(std::string const& text, ModelConfig& m, ExpertConfig& e) 
     a.at("rope_theta").get_to(m.rope_theta);
     a.at("tied").get_to(m.tied);
     json const& b = j.at("expert");
+    e.kind = word_of<ExpertKind>(b.at("kind"), {{"lora", ExpertKind::lora}, {"ffn", ExpertKind::ffn}});
     b.at("count").get_to(e.count);
     b.at("active").get_to(e.active);
     b.at("rank").get_to(e.rank);

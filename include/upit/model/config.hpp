@@ -32,16 +32,23 @@ enum class LoraMix { branch, ffn };
 /// What router rows do: nothing there, gate the experts, or only meet the auxiliary loss of stage 3.
 enum class RouterUse { none, gate, auxiliary };
 
-/// What every FFN block carries beside the base FFN.
+/// Low-rank matrices beside a shared FFN, or whole FFNs in its place.
+enum class ExpertKind { lora, ffn };
+
+/// What every FFN block carries: LoRA experts beside the base FFN, or FFN experts instead of it.
 struct ExpertConfig {
+  ExpertKind kind = ExpertKind::lora;
   Index count = 0;   // E; 0: plain dense model
   Index active = 1;  // K
-  Index rank = 0;    // R
+  Index rank = 0;    // R; 0 for FFN experts
   double alpha = 16.0;
   double dropout = 0.0;
   LoraMix mix = LoraMix::branch;
   RouterOrder order = RouterOrder::topk_softmax;
-  RouterUse router = RouterUse::none;  // none with count = 1: LoRA on a dense model
+  RouterUse router = RouterUse::none;  // none with count = 1: LoRA on a dense model, or its own FFN
+
+  /// FFN experts among which a router chooses; without one, a single FFN expert is a dense model's FFN.
+  bool mixes_ffns() const { return count > 0 && kind == ExpertKind::ffn && router == RouterUse::gate; }
 
   double scale() const { return rank > 0 ? alpha / static_cast<double>(rank) : 0.0; }
   bool operator==(ExpertConfig const&) const = default;

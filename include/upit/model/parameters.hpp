@@ -21,15 +21,24 @@ struct Trained {
   }
 };
 
+/// The experts that a rank holds: all, or a contiguous range of them.
+struct ExpertRange {
+  Index first = 0;
+  Index count = -1;  // -1: all
+};
+
 /// One tensor. Offsets count elements and are multiples of `kAlignment`; the padding between is zero.
 struct Tensor {
   std::string name;
   Group group = Group::backbone;
   int layer = -1;              // -1 outside the layers
-  std::vector<Index> shape;    // expert tensors: the expert is the first axis
+  std::vector<Index> shape;    // of what is here; expert tensors: the expert is the first axis
+  Index first = 0;             // where the first axis begins in the whole tensor
+  Index rows = 0;              // extent of the first axis of the whole tensor
   Index offset = 0;            // into the group's buffer
   Index gradient_offset = -1;  // into the gradient buffer; -1: not trained
   Index size() const;
+  std::vector<Index> whole_shape() const;
 };
 
 /// A stretch of consecutive trained elements of one group, padding included.
@@ -42,17 +51,21 @@ struct TrainedSpan {
 ///   embedding (V, C); per layer l: layers.l.attention_norm (C), layers.l.attention.qkv ((H+2G)D, C) rows q,
 ///   k, v, layers.l.attention.out (C, HD), layers.l.ffn_norm (C), layers.l.ffn.gate_up (2F, C) rows gate, up,
 ///   layers.l.ffn.down (C, F); norm (C); head (V, C) unless tied.
-///   expert: layers.l.lora.gate_up_a (E, 2R, C) rows gate, up; layers.l.lora.gate_b (E, R, F),
+///   expert, LoRA: layers.l.lora.gate_up_a (E, 2R, C) rows gate, up; layers.l.lora.gate_b (E, R, F),
 ///   layers.l.lora.up_b (E, R, F), layers.l.lora.down_a (E, R, F), layers.l.lora.down_b (E, R, C).
 ///   Every B is stored transposed, so that the experts of a layer stack into one matrix with E*R rows.
-///   router: layers.l.router (E, C).
+///   expert, FFN: layers.l.experts.gate_up (El, 2F, C) rows gate, up; layers.l.experts.down (El, C, F); the
+///   backbone then has no layers.l.ffn.*. El of the E experts are here: the range that the rank holds.
+///   router: layers.l.router (E, C), on every rank.
 class ParameterTable {
  public:
   /// Elements; 256 bytes for two-byte storage, so at least that for every type.
   static constexpr Index kAlignment = 128;
 
   ParameterTable() = default;
-  ParameterTable(ModelConfig const& model, ExpertConfig const& expert, Trained trained = {});
+  /// `held`: of FFN experts; LoRA experts are always all here.
+  ParameterTable(ModelConfig const& model, ExpertConfig const& expert, Trained trained = {},
+                 ExpertRange held = {});
 
   std::vector<Tensor> const& tensors() const { return tensors_; }
   /// Throws `Error` with the name if there is no such tensor.
@@ -62,19 +75,28 @@ class ParameterTable {
   /// Elements of a group's buffer, padding included.
   Index extent(Group group) const { return extent_[static_cast<int>(group)]; }
   Index gradient_extent() const { return gradient_extent_; }
+  /// Where a group's gradients lie: [first, first + count) of the gradient buffer, padding included.
+  struct Stretch {
+    Index first = 0, count = 0;
+  };
+  Stretch gradient_of(Group group) const;
+  ExpertRange held() const { return held_; }
   Trained trained() const { return trained_; }
-  /// Parameters, padding left out.
+  /// Parameters that are here, padding left out.
   Index count(Group group) const;
   Index trained_count() const;
   std::vector<TrainedSpan> trained_spans() const;
 
  private:
   void add(std::string name, Group group, int layer, std::vector<Index> shape);
+  void add_lora(ModelConfig const& model, ExpertConfig const& expert);
+  void add_ffn_experts(ModelConfig const& model, ExpertConfig const& expert);
 
   std::vector<Tensor> tensors_;
   Index extent_[3] = {0, 0, 0};
   Index gradient_extent_ = 0;
   Trained trained_;
+  ExpertRange held_{0, 0};
 };
 
 /// The weights of a model: one buffer per group, laid out by the table.
