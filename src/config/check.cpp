@@ -23,7 +23,7 @@ class Faults {
   std::vector<DeckFault> list_;
 };
 
-void check_model(ModelDeck const& m, LoraDeck const& lora, Faults& faults) {
+void check_model(ModelDeck const& m, std::string const& kind, LoraDeck const& lora, Faults& faults) {
   faults.add(m.width % m.heads == 0, {"model.width", "model.heads"},
              fmt::format("found {}, allowed: a multiple of model.heads = {}", m.width, m.heads));
   faults.add(m.heads % m.kv_heads == 0, {"model.heads", "model.kv_heads"},
@@ -33,7 +33,7 @@ void check_model(ModelDeck const& m, LoraDeck const& lora, Faults& faults) {
       fmt::format("found {}, which makes heads of width {}; allowed: an even head width, for the rotary "
                   "embedding",
                   m.width, m.width / m.heads));
-  faults.add(lora.rank <= std::min(m.width, m.ffn), {"lora.rank", "model.width", "model.ffn"},
+  faults.add(kind != "lora" || lora.rank <= std::min(m.width, m.ffn), {"lora.rank", "model.width", "model.ffn"},
              fmt::format("found {}, allowed: at most the smaller of model.width and model.ffn = {}",
                          lora.rank, std::min(m.width, m.ffn)));
 }
@@ -96,7 +96,7 @@ std::vector<DeckFault> find_faults(Deck const& deck) {
       deck.run.time_limit.empty() || parse_duration(deck.run.time_limit).has_value(), {"run.time_limit"},
       fmt::format("found \"{}\", allowed: \"HH:MM:SS\" or seconds above 0, in quotes, or \"\" for none",
                   deck.run.time_limit));
-  if (deck.model.base.empty()) check_model(deck.model, deck.lora, faults);
+  if (deck.model.base.empty()) check_model(deck.model, deck.expert.kind, deck.lora, faults);
   faults.add(!deck.data.tokenizer.empty(), {"data.tokenizer"}, "found \"\", allowed: \"bytes\" or a path");
   double const held_out = static_cast<double>(deck.data.samples) * deck.data.held_out;
   faults.add(
@@ -106,7 +106,7 @@ std::vector<DeckFault> find_faults(Deck const& deck) {
                   "and one for training",
                   deck.data.held_out, deck.data.samples));
   check_experts(deck, faults);
-  faults.add(deck.parallel.expert == 1, {"parallel.expert", "expert.kind"},
+  faults.add(deck.parallel.expert == 1 || deck.expert.kind == "ffn", {"parallel.expert", "expert.kind"},
              fmt::format("found {}, allowed: 1, since LoRA experts are small and stay whole on every rank",
                          deck.parallel.expert));
   return faults.take();

@@ -103,7 +103,7 @@ DeckTable describe_data(DataDeck& d) {
                "One token per byte, or the tokenizer.model of SentencePiece."},
               {"format", &d.format, one_of({"plain", "alpaca"}), "",
                "Template that turns instruction, input and output into one text."},
-              {"context", &d.context, at_least(2, 1e8), "tokens",
+              {"context", &d.context, at_least(7, 1e8), "tokens",
                "Longest sample, and length of a packed sequence. UpIT: 2048."},
               {"packing", &d.packing, any_bool(), "",
                "Fill a sequence with several samples; none sees another, positions restart."},
@@ -145,7 +145,8 @@ DeckTable describe_train(TrainDeck& d) {
            "over it; it does not depend on the number of ranks."},
           {"batch", &d.batch, at_least(1), "samples",
            "In one optimizer step, over all ranks, packed or not. UpIT: 128."},
-          {"learning_rate", &d.learning_rate, positive(10), "", "Peak rate of AdamW. UpIT: 2e-4 for LoRA."},
+          {"learning_rate", &d.learning_rate, positive(10), "", "Peak rate of AdamW. UpIT: 2e-4 for LoRA, 2e-5 "
+           "for FFN experts."},
           {"schedule", &d.schedule, one_of({"constant", "cosine"}), "",
            "After the warm-up the rate stays (UpIT), or falls along half a cosine."},
           {"warmup", &d.warmup, share(), "share of steps", "Linear rise of the rate at the start."},
@@ -162,8 +163,9 @@ DeckTable describe_expert(ExpertDeck& d) {
   return {"expert",
           "What an expert is, and how many the model gets.",
           {
-              {"kind", &d.kind, one_of({"lora"}), "",
-               "lora: low-rank matrices on gate, up and down of every FFN, the backbone frozen."},
+              {"kind", &d.kind, one_of({"lora", "ffn"}), "",
+               "lora: low-rank matrices on gate, up and down of every FFN, the backbone frozen. ffn: whole "
+               "FFNs, everything trained; [lora] is not used then."},
               {"count", &d.count, at_least(1, 1e5), "experts", "Experts of the MoE model, n in UpIT."},
           }};
 }
@@ -209,6 +211,9 @@ DeckTable describe_expand(ExpandDeck& d) {
                "DARE drops each element of a task vector and divides the rest by 1 - p (value ours)."},
               {"reuse_pairs", &d.reuse_pairs, any_bool(), "",
                "A pair may have several children, as algorithm 2 is printed; false: each pair once."},
+              {"backbone", &d.backbone, one_of({"mean", "weighted"}), "",
+               "FFN experts: a child's backbone is the plain mean of its parents' (UpIT), or weighted as its "
+               "FFNs are (ours)."},
           }};
 }
 
@@ -254,6 +259,9 @@ DeckTable describe_upcycle(UpcycleDeck& d) {
               {"router_order", &d.router_order, one_of({"topk_softmax", "softmax_topk"}), "",
                "Softmax over the chosen experts; or over all, of which the chosen keep theirs, times "
                "experts/top_k (ours)."},
+              {"backbone", &d.backbone, one_of({"all", "checkpoints"}), "",
+               "FFN experts: the backbone is the mean over all expert models (UpIT), or over the checkpoints "
+               "of stage 1 alone (ours)."},
           }};
 }
 
@@ -284,7 +292,13 @@ DeckTable describe_parallel(ParallelDeck& d) {
           "How ranks share the work.",
           {
               {"expert", &d.expert, at_least(1, 1e5), "ranks",
-               "Ranks that share one set of experts. LoRA experts stay whole on every rank: 1."},
+               "Ranks that share one set of FFN experts, each holding some of them; it divides the number "
+               "of ranks. LoRA experts stay whole on every rank: 1."},
+              {"capacity", &d.capacity, between(0.01, 1e3), "times the balanced load",
+               "Room for the tokens that come to a rank's experts. What exceeds it takes further rounds, no "
+               "token is dropped."},
+              {"chunks", &d.chunks, between(1, 64), "",
+               "Cuts of a round: on a GPU one is sent while the experts work on another; on hosts 1 is best."},
           }};
 }
 

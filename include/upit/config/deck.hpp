@@ -77,7 +77,7 @@ struct TrainDeck {
 };
 
 struct ExpertDeck {
-  std::string kind = "lora";
+  std::string kind = "lora";  // lora | ffn
   Index count = 8;  // n
 
   bool operator==(ExpertDeck const&) const = default;
@@ -105,6 +105,7 @@ struct ExpandDeck {
   std::string similarity = "task_vector";  // task_vector | weights
   double dare_drop = 0.2;
   bool reuse_pairs = true;
+  std::string backbone = "mean";  // mean | weighted
 
   bool operator==(ExpandDeck const&) const = default;
 };
@@ -127,6 +128,7 @@ struct RouteDeck {
 
 struct UpcycleDeck {
   std::string router_order = "topk_softmax";  // topk_softmax | softmax_topk
+  std::string backbone = "all";               // all | checkpoints
 
   bool operator==(UpcycleDeck const&) const = default;
 };
@@ -146,7 +148,9 @@ struct EvaluateDeck {
 };
 
 struct ParallelDeck {
-  Index expert = 1;
+  Index expert = 1;       // ranks of an expert group
+  double capacity = 2.0;  // rows of a rank's buffers over the balanced load
+  Index chunks = 1;       // of a round of the token exchange
 
   bool operator==(ParallelDeck const&) const = default;
 };
