@@ -33,7 +33,8 @@ void check_model(ModelDeck const& m, std::string const& kind, LoraDeck const& lo
       fmt::format("found {}, which makes heads of width {}; allowed: an even head width, for the rotary "
                   "embedding",
                   m.width, m.width / m.heads));
-  faults.add(kind != "lora" || lora.rank <= std::min(m.width, m.ffn), {"lora.rank", "model.width", "model.ffn"},
+  faults.add(kind != "lora" || lora.rank <= std::min(m.width, m.ffn),
+             {"lora.rank", "model.width", "model.ffn"},
              fmt::format("found {}, allowed: at most the smaller of model.width and model.ffn = {}",
                          lora.rank, std::min(m.width, m.ffn)));
 }

@@ -145,7 +145,8 @@ DeckTable describe_train(TrainDeck& d) {
            "over it; it does not depend on the number of ranks."},
           {"batch", &d.batch, at_least(1), "samples",
            "In one optimizer step, over all ranks, packed or not. UpIT: 128."},
-          {"learning_rate", &d.learning_rate, positive(10), "", "Peak rate of AdamW. UpIT: 2e-4 for LoRA, 2e-5 "
+          {"learning_rate", &d.learning_rate, positive(10), "",
+           "Peak rate of AdamW. UpIT: 2e-4 for LoRA, 2e-5 "
            "for FFN experts."},
           {"schedule", &d.schedule, one_of({"constant", "cosine"}), "",
            "After the warm-up the rate stays (UpIT), or falls along half a cosine."},
@@ -288,18 +289,19 @@ DeckTable describe_evaluate(EvaluateDeck& d) {
 }
 
 DeckTable describe_parallel(ParallelDeck& d) {
-  return {"parallel",
-          "How ranks share the work.",
-          {
-              {"expert", &d.expert, at_least(1, 1e5), "ranks",
-               "Ranks that share one set of FFN experts, each holding some of them; it divides the number "
-               "of ranks. LoRA experts stay whole on every rank: 1."},
-              {"capacity", &d.capacity, between(0.01, 1e3), "times the balanced load",
-               "Room for the tokens that come to a rank's experts. What exceeds it takes further rounds, no "
-               "token is dropped."},
-              {"chunks", &d.chunks, between(1, 64), "",
-               "Cuts of a round: on a GPU one is sent while the experts work on another; on hosts 1 is best."},
-          }};
+  return {
+      "parallel",
+      "How ranks share the work.",
+      {
+          {"expert", &d.expert, at_least(1, 1e5), "ranks",
+           "Ranks that share one set of FFN experts, each holding some of them; it divides the number "
+           "of ranks. LoRA experts stay whole on every rank: 1."},
+          {"capacity", &d.capacity, between(0.01, 1e3), "times the balanced load",
+           "Room for the tokens that come to a rank's experts. What exceeds it takes further rounds, no "
+           "token is dropped."},
+          {"chunks", &d.chunks, between(1, 64), "",
+           "Cuts of a round: on a GPU one is sent while the experts work on another; on hosts 1 is best."},
+      }};
 }
 
 }  // namespace

@@ -78,7 +78,7 @@ struct TrainDeck {
 
 struct ExpertDeck {
   std::string kind = "lora";  // lora | ffn
-  Index count = 8;  // n
+  Index count = 8;            // n
 
   bool operator==(ExpertDeck const&) const = default;
 };
