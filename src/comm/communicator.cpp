@@ -10,20 +10,13 @@
 #include <new>
 #include <utility>
 
+#include "check_mpi.hpp"
 #include "upit/comm/message_limit.hpp"
 
 namespace upit {
 namespace {
 
 Index limit = Index{1} << 30;
-
-void check(int code, char const* call) {
-  if (code == MPI_SUCCESS) return;
-  std::array<char, MPI_MAX_ERROR_STRING> text{};
-  int length = 0;
-  MPI_Error_string(code, text.data(), &length);
-  fail(fmt::format("{} failed: {}", call, std::string_view(text.data(), static_cast<std::size_t>(length))));
-}
 
 template <class T>
 MPI_Datatype datatype();
@@ -55,7 +48,7 @@ void in_pieces(Index n, Piece const& piece) {
 template <class T>
 void reduce_in_place(T* values, Index n, MPI_Op op, MPI_Comm comm) {
   in_pieces(n, [&](Index first, int count) {
-    check(MPI_Allreduce(MPI_IN_PLACE, values + first, count, datatype<T>(), op, comm), "MPI_Allreduce");
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, values + first, count, datatype<T>(), op, comm), "MPI_Allreduce");
   });
 }
 
@@ -68,7 +61,7 @@ T reduced(T value, MPI_Op op, MPI_Comm comm) {
 template <class T>
 void broadcast_in_place(T* values, Index n, int root, MPI_Comm comm) {
   in_pieces(n, [&](Index first, int count) {
-    check(MPI_Bcast(values + first, count, datatype<T>(), root, comm), "MPI_Bcast");
+    check_mpi(MPI_Bcast(values + first, count, datatype<T>(), root, comm), "MPI_Bcast");
   });
 }
 
@@ -102,7 +95,7 @@ std::vector<T> gather(std::span<T const> values, std::vector<Index>& lengths, MP
                       int size) {
   lengths.assign(static_cast<std::size_t>(size), 0);
   Index const mine = std::ssize(values);
-  check(MPI_Allgather(&mine, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, comm), "MPI_Allgather");
+  check_mpi(MPI_Allgather(&mine, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, comm), "MPI_Allgather");
   Index total = 0;
   for (Index const length : lengths) total += length;
   std::vector<T> all(static_cast<std::size_t>(total));
@@ -115,9 +108,9 @@ std::vector<T> gather(std::span<T const> values, std::vector<Index>& lengths, MP
       offsets.push_back(offset);
       offset += static_cast<int>(length);
     }
-    check(MPI_Allgatherv(values.data(), static_cast<int>(mine), datatype<T>(), all.data(), counts.data(),
-                         offsets.data(), datatype<T>(), comm),
-          "MPI_Allgatherv");
+    check_mpi(MPI_Allgatherv(values.data(), static_cast<int>(mine), datatype<T>(), all.data(), counts.data(),
+                             offsets.data(), datatype<T>(), comm),
+              "MPI_Allgatherv");
     return all;
   }
   // Offsets above `int` cannot be said to MPI_Allgatherv: one rank after the other.
@@ -141,14 +134,14 @@ void set_message_limit(Index elements) {
 Index message_limit() { return limit; }
 
 Communicator::Communicator(MPI_Comm comm) : comm_(comm) {
-  check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
-  check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
+  check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
 }
 
 Communicator Communicator::world() {
   MPI_Comm copy = MPI_COMM_NULL;
-  check(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup");
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup");
   return Communicator(copy);
 }
 
@@ -172,17 +165,18 @@ Communicator& Communicator::operator=(Communicator&& other) noexcept {
 Communicator Communicator::split(int color) const {
   expect(color >= 0, "a colour is not negative");
   MPI_Comm part = MPI_COMM_NULL;
-  check(MPI_Comm_split(comm_, color, rank_, &part), "MPI_Comm_split");
+  check_mpi(MPI_Comm_split(comm_, color, rank_, &part), "MPI_Comm_split");
   return Communicator(part);
 }
 
 Communicator Communicator::split_by_node() const {
   MPI_Comm part = MPI_COMM_NULL;
-  check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part), "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part),
+            "MPI_Comm_split_type");
   return Communicator(part);
 }
 
-void Communicator::barrier() const { check(MPI_Barrier(comm_), "MPI_Barrier"); }
+void Communicator::barrier() const { check_mpi(MPI_Barrier(comm_), "MPI_Barrier"); }
 
 void Communicator::sum(Exec const& exec, View1<float> const& values) const {
   on_host(exec, values, [&](float* p, Index n) { reduce_in_place(p, n, MPI_SUM, comm_); });

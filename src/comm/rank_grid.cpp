@@ -6,19 +6,33 @@
 namespace upit {
 namespace {
 
-/// Every rank reads the same deck, so every rank throws.
-int checked_expert(Index expert) {
-  if (expert != 1) {
-    throw AgreedError(fmt::format(
-        "parallel.expert = {}: only 1 is possible, since LoRA experts stay on every rank", expert));
-  }
-  return 1;
+int checked_group(Communicator const& world, Index expert) {
+  check_rank_grid(world.size(), expert);
+  return static_cast<int>(expert);
 }
 
 }  // namespace
 
+void check_rank_grid(Index ranks, Index expert) {
+  if (expert >= 1 && ranks % expert == 0) return;
+  std::string allowed;
+  for (Index divisor = 1; divisor <= ranks; ++divisor) {
+    if (ranks % divisor == 0) allowed += fmt::format("{}{}", divisor == 1 ? "" : ", ", divisor);
+  }
+  throw AgreedError(
+      fmt::format("parallel.expert: found {}, allowed with {} rank{}: {} (it divides the number of ranks)",
+                  expert, ranks, ranks == 1 ? "" : "s", allowed));
+}
+
+std::vector<Index> expert_ranges(Index experts, Index ranks) {
+  expect(experts >= 0 && ranks >= 1, "experts are shared out to one rank at least");
+  std::vector<Index> first;
+  for (Index q = 0; q <= ranks; ++q) first.push_back(experts * q / ranks);
+  return first;
+}
+
 RankGrid::RankGrid(Communicator const& world, Index expert)
-    : data_(world.split(world.rank() % checked_expert(expert))),
-      expert_(world.split(world.rank() / checked_expert(expert))) {}
+    : expert_(world.split(world.rank() / checked_group(world, expert))),
+      replicas_(world.split(world.rank() % checked_group(world, expert))) {}
 
 }  // namespace upit

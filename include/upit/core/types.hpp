@@ -16,6 +16,17 @@ using Exec = Kokkos::DefaultExecutionSpace;
 using HostExec = Kokkos::DefaultHostExecutionSpace;
 using Memory = Exec::memory_space;
 
+/// Host memory that a device copies to and from at full speed, and while kernels run.
+#if defined(KOKKOS_ENABLE_CUDA)
+using PinnedMemory = Kokkos::CudaHostPinnedSpace;
+#elif defined(KOKKOS_ENABLE_HIP) && KOKKOS_VERSION >= 40000
+using PinnedMemory = Kokkos::HIPHostPinnedSpace;
+#elif defined(KOKKOS_ENABLE_HIP)
+using PinnedMemory = Kokkos::Experimental::HIPHostPinnedSpace;
+#else
+using PinnedMemory = Kokkos::HostSpace;
+#endif
+
 /// Row-major Views in the memory of the execution space. Built from a pointer they are unmanaged.
 template <class T>
 using View1 = Kokkos::View<T*, Kokkos::LayoutRight, Memory>;

@@ -8,24 +8,34 @@
 namespace upit {
 namespace {
 
-TEST(RankGrid, PutsEveryRankOnTheDataAxis) {
+TEST(RankGrid, CutsTheWorldIntoGroupsOfNeighbours) {
   auto const world = Communicator::world();
-  RankGrid const grid(world, 1);
-  EXPECT_EQ(grid.data().size(), world.size());
-  EXPECT_EQ(grid.data().rank(), world.rank());
-  EXPECT_EQ(grid.expert().size(), 1);
-  EXPECT_EQ(grid.expert().rank(), 0);
-  EXPECT_EQ(grid.data().sum(Index{1}), world.size());
+  for (int group = 1; group <= world.size(); group *= 2) {  // the tests run on 1, 2, 4 ranks
+    RankGrid const grid(world, group);
+    EXPECT_EQ(grid.expert().size(), group);
+    EXPECT_EQ(grid.expert().rank(), world.rank() % group);
+    EXPECT_EQ(grid.replicas().size(), world.size() / group);
+    EXPECT_EQ(grid.replicas().rank(), world.rank() / group);
+    // Who is in it: the sum of the members' bits.
+    Index together = 0, alike = 0;
+    for (int r = 0; r < world.size(); ++r) {
+      if (r / group == world.rank() / group) together += Index{1} << r;
+      if (r % group == world.rank() % group) alike += Index{1} << r;
+    }
+    EXPECT_EQ(grid.expert().sum(Index{1} << world.rank()), together);
+    EXPECT_EQ(grid.replicas().sum(Index{1} << world.rank()), alike);
+  }
 }
 
-TEST(RankGrid, RefusesAnExpertAxisInASentenceOnEveryRank) {
+TEST(RankGrid, RefusesAGroupThatDoesNotDivideTheWorldOnEveryRank) {
   auto const world = Communicator::world();
-  for (Index const expert : {0, 2, -1}) {
+  for (Index const expert : {0, 3, -1, 2 * world.size()}) {
     try {
       RankGrid const grid(world, expert);
       FAIL() << expert << " was accepted";
     } catch (AgreedError const& e) {
-      EXPECT_THAT(e.what(), testing::HasSubstr("parallel.expert = " + std::to_string(expert) + ": only 1"));
+      EXPECT_THAT(e.what(), testing::StartsWith("parallel.expert: found " + std::to_string(expert) +
+                                                ", allowed with " + std::to_string(world.size()) + " rank"));
     }
   }
 }
