@@ -5,6 +5,7 @@
 #include "upit/kernels/low_rank_gate.hpp"
 #include "upit/kernels/router.hpp"
 #include "upit/kernels/swiglu.hpp"
+#include "upit/model/ffn_experts.hpp"
 #include "upit/model/products.hpp"
 
 namespace upit {
@@ -120,9 +121,11 @@ void route_tokens(FfnPass<T> const& p) {
 template <class T>
 void ffn_forward(FfnPass<T> const& p) {
   if (p.expert.router != RouterUse::none) route_tokens(p);
-  if (detail::mixes_slots(p)) {
+  if (p.expert.mixes_ffns()) {
+    p.experts->forward(p, p.layer);
+  } else if (detail::mixes_slots(p)) {
     detail::mixed_forward(p);
-  } else if (p.expert.count > 0) {
+  } else if (p.expert.has_lora()) {
     detail::branch_forward(p);
   } else {
     linear<T>(p.exec, p.state.h, p.parameter.gate_up.weight, p.state.gate_up);
@@ -136,9 +139,11 @@ void ffn_backward(FfnPass<T> const& p, View1<Real<T>> const& balance, bool need_
   auto const& [s, t] = std::tie(p.state, p.scratch);
   bool const gating = p.expert.router == RouterUse::gate;
   if (gating) Kokkos::deep_copy(p.exec, t.dgate, Real<T>(0));
-  if (detail::mixes_slots(p)) {
+  if (p.expert.mixes_ffns()) {
+    p.experts->backward(p, p.layer, need_dh);
+  } else if (detail::mixes_slots(p)) {
     detail::mixed_backward(p, need_dh);
-  } else if (p.expert.count > 0) {
+  } else if (p.expert.has_lora()) {
     detail::branch_backward(p, need_dh);
   } else {
     detail::dense_backward(p, need_dh);

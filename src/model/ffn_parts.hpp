@@ -25,7 +25,7 @@ struct Extents {
 
 template <class T>
 bool mixes_slots(FfnPass<T> const& p) {
-  return p.expert.count > 0 && p.expert.mix == LoraMix::ffn && p.expert.router == RouterUse::gate;
+  return p.expert.mixes_lora_ffns();
 }
 
 /// Input of A of gate and up: h, or h under dropout when training.

@@ -40,8 +40,7 @@ void ParameterTable::add(std::string name, Group group, int layer, std::vector<I
   tensors_.push_back(std::move(t));
 }
 
-ParameterTable::ParameterTable(ModelConfig const& m, ExpertConfig const& e, Trained trained,
-                               ExpertRange held)
+ParameterTable::ParameterTable(ModelConfig const& m, ExpertConfig const& e, Trained trained, ExpertRange held)
     : trained_(trained), held_(held) {
   check(m, e);
   if (held_.count < 0) held_ = {0, e.count};

@@ -23,7 +23,7 @@ struct Transformer<T>::Impl {
   using R = Real<T>;
 
   Impl(ModelConfig const& m, ExpertConfig const& e, ParameterTable const& t, Index max_tokens,
-       bool with_backward);
+       bool with_backward, ExpertParallel const& parallel);
 
   double forward(Exec const& exec, Weights<T> const& weights, Batch const& batch, PassOptions const& options,
                  View1<R> const& gradient);
@@ -34,7 +34,7 @@ struct Transformer<T>::Impl {
   void attend_backward(Exec const& exec, LayerParameters<T> const& p, LayerState<T> const& s,
                        Scratch<T> const& t, Batch const& batch);
   FfnPass<T> ffn_pass(Exec const& exec, LayerParameters<T> const& p, LayerState<T> const& s,
-                      Scratch<T> const& t, Batch const& batch, PassOptions const& options, int layer) const;
+                      Scratch<T> const& t, Batch const& batch, PassOptions const& options, int layer);
   void gather_statistics(Exec const& exec, LayerState<T> const& s, Index layer);
   void read_statistics(Exec const& exec, Index tokens);
   View1<T const> norm_weight(Parameter<T> const& p) const { return View1<T const>(p.weight, model.width); }
@@ -47,7 +47,10 @@ struct Transformer<T>::Impl {
   Index max_tokens;
   bool with_backward;
   std::vector<LayerTensors> tensors;
+  Tensor const &embedding_tensor, &norm_tensor;
+  Tensor const& head_tensor;  // the embedding if the two are tied
   Workspace<T> workspace;
+  std::unique_ptr<FfnExperts<T>> experts;  // null unless a router chooses among FFNs
   Attention<T> attention;
   Head<T> head;
   View2<R> cosine, sine;                // (context, D/2)
@@ -65,13 +68,17 @@ struct Transformer<T>::Impl {
 
 template <class T>
 Transformer<T>::Impl::Impl(ModelConfig const& m, ExpertConfig const& e, ParameterTable const& t, Index max,
-                           bool backward)
+                           bool backward, ExpertParallel const& parallel)
     : model(m),
       expert(e),
       table(t),
       max_tokens(max),
       with_backward(backward),
+      embedding_tensor(t.find("embedding")),
+      norm_tensor(t.find("norm")),
+      head_tensor(m.tied ? embedding_tensor : t.find("head")),
       workspace(m, e, max, backward),
+      experts(e.mixes_ffns() ? std::make_unique<FfnExperts<T>>(m, e, parallel, max, backward) : nullptr),
       attention(m, std::min(m.context, max), backward),
       head(m, max, backward),
       cosine("upit::rotary.cosine", m.context, m.head_width / 2),
@@ -94,7 +101,7 @@ Transformer<T>::Impl::Impl(ModelConfig const& m, ExpertConfig const& e, Paramete
 template <class T>
 FfnPass<T> Transformer<T>::Impl::ffn_pass(Exec const& exec, LayerParameters<T> const& p,
                                           LayerState<T> const& s, Scratch<T> const& t, Batch const& batch,
-                                          PassOptions const& options, int layer) const {
+                                          PassOptions const& options, int layer) {
   double const drop = options.train ? expert.dropout : 0.0;
   return {exec,
           model,
@@ -105,7 +112,9 @@ FfnPass<T> Transformer<T>::Impl::ffn_pass(Exec const& exec, LayerParameters<T> c
           batch,
           drop,
           random_key(options.seed, "dropout", options.step, layer, 0),
-          random_key(options.seed, "dropout", options.step, layer, 1)};
+          random_key(options.seed, "dropout", options.step, layer, 1),
+          layer,
+          experts.get()};
 }
 
 template <class T>
@@ -126,8 +135,7 @@ double Transformer<T>::Impl::forward(Exec const& exec, Weights<T> const& weights
   counts.tokens = static_cast<double>(n);
   auto const eps = static_cast<R>(model.norm_eps);
   Scratch<T> const t = workspace.scratch(n);
-  Tensor const& embedding = table.find("embedding");
-  View2<T const> const embedding_rows(weights.backbone.data() + embedding.offset, model.vocabulary,
+  View2<T const> const embedding_rows(weights.backbone.data() + embedding_tensor.offset, model.vocabulary,
                                       model.width);
   if (expert.router == RouterUse::auxiliary) Kokkos::deep_copy(exec, auxiliary_sum, 0.0);
   LayerState<T> s = workspace.layer(0, n);
@@ -152,12 +160,11 @@ double Transformer<T>::Impl::forward(Exec const& exec, Weights<T> const& weights
     Kokkos::Profiling::popRegion();
   }
   Kokkos::Profiling::pushRegion("upit::head");
-  auto const norm = backbone_parameter(table.find("norm"), weights, gradient);
+  auto const norm = backbone_parameter(norm_tensor, weights, gradient);
   View2<T> const x = first_rows(x_final, n), y = first_rows(y_final, n);
   kernels::add_rmsnorm_forward<T>(exec, s.x_middle, t.branch, norm_weight(norm), eps, x, y,
                                   first_rows(rstd_final, n));
-  auto const head_parameter =
-      backbone_parameter(model.tied ? embedding : table.find("head"), weights, gradient);
+  auto const head_parameter = backbone_parameter(head_tensor, weights, gradient);
   double const sum =
       head.forward(exec, y, head_parameter, batch, options.loss_scale, options.train ? &t.dh : nullptr);
   Kokkos::Profiling::popRegion();
@@ -234,7 +241,7 @@ void Transformer<T>::Impl::backward(Exec const& exec, Weights<T> const& weights,
   }
   bool const below = table.trained().backbone;  // experts and routers stand in every layer
   kernels::fill<T>(exec, t.dx, T(0));
-  auto const norm = backbone_parameter(table.find("norm"), weights, gradient);
+  auto const norm = backbone_parameter(norm_tensor, weights, gradient);
   norm_backward(exec, t.dh, first_rows(x_final, n), norm, first_rows(rstd_final, n), t.dx);
   for (int l = static_cast<int>(model.layers) - 1; l >= 0; --l) {
     Kokkos::Profiling::pushRegion("upit::layer_backward");
@@ -252,8 +259,7 @@ void Transformer<T>::Impl::backward(Exec const& exec, Weights<T> const& weights,
     }
     Kokkos::Profiling::popRegion();
   }
-  Tensor const& embedding = table.find("embedding");
-  auto const e = backbone_parameter(embedding, weights, gradient);
+  auto const e = backbone_parameter(embedding_tensor, weights, gradient);
   if (e.trained()) {
     kernels::embedding_backward<T>(exec, batch.token(), t.dx,
                                    View2<R>(e.gradient, model.vocabulary, model.width));
@@ -262,8 +268,8 @@ void Transformer<T>::Impl::backward(Exec const& exec, Weights<T> const& weights,
 
 template <class T>
 Transformer<T>::Transformer(ModelConfig const& model, ExpertConfig const& expert, ParameterTable const& table,
-                            Index max_tokens, bool with_backward)
-    : impl_(std::make_unique<Impl>(model, expert, table, max_tokens, with_backward)) {}
+                            Index max_tokens, bool with_backward, ExpertParallel const& parallel)
+    : impl_(std::make_unique<Impl>(model, expert, table, max_tokens, with_backward, parallel)) {}
 template <class T>
 Transformer<T>::~Transformer() = default;
 template <class T>
@@ -287,6 +293,16 @@ void Transformer<T>::backward(Exec const& exec, Weights<T> const& weights, Batch
 template <class T>
 RouterCounts const& Transformer<T>::router_counts() const {
   return impl_->counts;
+}
+
+template <class T>
+ExchangeStatistics Transformer<T>::take_exchange_statistics() {
+  return impl_->experts ? impl_->experts->take_statistics() : ExchangeStatistics{};
+}
+
+template <class T>
+Index Transformer<T>::exchange_rounds() const {
+  return impl_->experts ? impl_->experts->rounds() : 1;
 }
 
 template <class T>
@@ -354,7 +370,7 @@ Index Transformer<T>::bytes() const {
   auto const final_bytes = (impl_->x_final.span() + impl_->y_final.span()) * sizeof(T) +
                            impl_->rstd_final.span() * sizeof(Real<T>);
   return impl_->workspace.bytes() + impl_->attention.bytes() + impl_->head.bytes() +
-         static_cast<Index>(final_bytes);
+         (impl_->experts ? impl_->experts->bytes() : 0) + static_cast<Index>(final_bytes);
 }
 
 template class Transformer<float>;

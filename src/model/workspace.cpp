@@ -42,8 +42,7 @@ Workspace<T>::Workspace(ModelConfig const& model, ExpertConfig const& expert, In
   Index const c = model.width, f = model.ffn;
   Index const er = expert.count * expert.rank;
   s.branch = make<V2>("branch", n, c);
-  if (expert.count > 0) s.ffn = make<V2>("ffn", n, f);
-  if (expert.mix == LoraMix::ffn && expert.router == RouterUse::gate) {
+  if (expert.mixes_lora_ffns()) {
     Index const slots = n * expert.active;
     s.slot_ffn = make<V2>("slot_ffn", slots, f);
     s.slot_low2 = make<V2>("slot_low2", slots, expert.rank);
@@ -58,18 +57,23 @@ Workspace<T>::Workspace(ModelConfig const& model, ExpertConfig const& expert, In
   s.dattended = make<V2>("dattended", n, q_width);
   s.dqkv = make<V2>("dqkv", n, q_width + 2 * model.kv_heads * model.head_width);
   s.delta = make<R2>("delta", n, model.heads);
+  Index const active = expert.router == RouterUse::gate ? expert.active : 0;
+  if (expert.router != RouterUse::none) {
+    s.dgate = make<R2>("dgate", n, active);
+    s.dlogits = make<R2>("dlogits", n, expert.count);
+  }
+  if (expert.mixes_ffns()) return;
   s.dact = make<V2>("dact", n, f);
-  if (expert.count == 0) return;
+  if (!expert.has_lora()) return;
+  if (expert.dropout > 0.0) s.ffn = make<V2>("ffn", n, f);
   s.dlow1 = make<V2>("dlow1", n, 2 * er);
-  s.dgated1 = make<V2>("dgated1", n, 2 * er);
   s.dlow2 = make<V2>("dlow2", n, er);
   s.dgated2 = make<V2>("dgated2", n, er);
-  Index const active = expert.router == RouterUse::gate ? expert.active : 0;
-  s.dgate = make<R2>("dgate", n, active);
-  s.dlogits = make<R2>("dlogits", n, expert.count);
-  if (expert.mix == LoraMix::ffn && active > 0) {
+  if (expert.mixes_lora_ffns()) {
     s.dslot_act = make<V2>("dslot_act", n * active, f);
     s.dslot_low = make<V2>("dslot_low", n * active, 2 * expert.rank);
+  } else {
+    s.dgated1 = make<V2>("dgated1", n, 2 * er);
   }
 }
 
@@ -91,15 +95,16 @@ LayerState<T> Workspace<T>::make_state(Index n) {
   s.x_middle = make<V2>("x_middle", n, c);
   s.rstd_ffn = make<R1>("rstd_ffn", n, 1);
   s.h = make<V2>("h", n, c);
+  if (e.mixes_ffns()) return s;  // FfnExperts keeps what they need
   s.gate_up = make<V2>("gate_up", n, 2 * f);
   s.act = make<V2>("act", n, f);
-  if (e.count == 0) return s;
-  bool const slots = e.mix == LoraMix::ffn && e.router == RouterUse::gate;
+  if (!e.has_lora()) return s;
+  bool const slots = e.mixes_lora_ffns();
   Index const er = e.count * e.rank;
   s.h_dropped = e.dropout > 0.0 ? make<V2>("h_dropped", n, c) : s.h;
   s.act_dropped = e.dropout > 0.0 && !slots ? make<V2>("act_dropped", n, f) : s.act;
   s.low1 = make<V2>("low1", n, 2 * er);
-  s.gated1 = make<V2>("gated1", n, 2 * er);
+  if (!slots) s.gated1 = make<V2>("gated1", n, 2 * er);
   s.low2 = make<V2>("low2", n, er);
   s.gated2 = make<V2>("gated2", n, er);
   if (!slots) return s;
@@ -119,7 +124,7 @@ void Workspace<T>::make_router_state(LayerState<T>& s, Index n) {
   if (e.router == RouterUse::none) return;
   s.logits = make<R2>("logits", n, e.count);
   s.probability = make<R2>("probability", n, e.count);
-  if (e.mix != LoraMix::ffn || active == 0) return;
+  if (!e.mixes_lora_ffns()) return;
   s.offset = make<View1<Index>>("offset", e.count + 1, 1);
   s.offset_host = make<HostView1<Index>>("offset_host", e.count + 1, 1);
   s.order = make<View1<int>>("order", n * active, 1);

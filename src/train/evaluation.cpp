@@ -78,15 +78,15 @@ std::vector<Index> experts_by_domain(Evaluation const& evaluation) {
 
 template <class T>
 Evaluator<T>::Evaluator(Communicator const& comm, ModelConfig const& model, ExpertConfig const& expert,
-                        ParameterTable const& table)
-    : comm_(&comm), config_(model), expert_(expert), table_(&table) {}
+                        ParameterTable const& table, ExpertParallel const& parallel)
+    : comm_(&comm), config_(model), expert_(expert), parallel_(parallel), table_(&table) {}
 
 template <class T>
 void Evaluator<T>::reserve(Index tokens) {
   if (model_ && tokens <= max_tokens_) return;
   model_.reset();  // the old buffers go before the new ones come
   max_tokens_ = std::max<Index>(tokens, 1);
-  model_ = std::make_unique<Transformer<T>>(config_, expert_, *table_, max_tokens_, false);
+  model_ = std::make_unique<Transformer<T>>(config_, expert_, *table_, max_tokens_, false, parallel_);
   batch_ = Batch(max_tokens_);
 }
 
@@ -153,11 +153,13 @@ Evaluation Evaluator<T>::evaluate(Weights<T> const& weights, TokenStore const& s
     }
     largest = std::max(largest, tokens);
   }
+  bool const together = parallel_.spread() && expert_.mixes_ffns();
+  if (together) largest = comm_->max(largest);  // building the model is collective: all ranks or none
   reserve(largest);
   Exec const exec;
   for (auto const& step : steps) {
     auto const& mine = step.per_rank[rank];
-    if (mine.empty()) continue;
+    if (mine.empty() && !together) continue;
     build_batch(store, mine, options.loss_on_all, true, host_);
     batch_.assign(host_);
     model_->forward(exec, weights, batch_, PassOptions{}, View1<Real<T>>());

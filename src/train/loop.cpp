@@ -62,7 +62,8 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
     info.kind = "state";
     info.step = step;
     write_state(state_path(settings.directory, step), comm, info, trainer.table(), trainer.weights(),
-                trainer.optimizer().first_moment(), trainer.optimizer().second_moment());
+                trainer.optimizer().first_moment(), trainer.optimizer().second_moment(),
+                trainer.parallel().grid);
     comm.agree_on_root([&] {
       auto const kept = states(settings.directory);
       for (Index i = 0; i + kKeptStates < static_cast<Index>(kept.size()); ++i) {

@@ -46,27 +46,28 @@ auto host_values(float* data, Index size) {
   return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), View1<float>(data, size));
 }
 
-/// Each rank writes its rows of the tensor.
-void write_tensor(H5File& file, Communicator const& comm, std::string const& name,
-                  std::vector<Index> const& shape, float* data, Index size) {
-  file.create_dataset<float>(name, shape);
-  Slab const slab = row_share(shape, comm.rank(), comm.size());
-  Index const row = shape[0] > 0 ? size / shape[0] : 0;
+/// Each rank writes its rows of the tensor: what several ranks hold is shared out among them.
+void write_tensor(H5File& file, Communicator const& comm, RankGrid const* grid, std::string const& name,
+                  Tensor const& t, float* data) {
+  file.create_dataset<float>(name, t.whole_shape());
+  bool const part = t.shape.front() != t.rows;
+  expect(!part || grid != nullptr, "a tensor of which ranks hold parts is written with their grid");
+  // Groups that spread experts over ranks write alike, whether this rank's part happens to be all or nothing.
+  bool const spread = grid != nullptr && grid->expert().size() > 1 && t.group == Group::expert;
+  Communicator const& holders = spread ? grid->replicas() : comm;
+  Slab slab = row_share(t.shape, holders.rank(), holders.size());
+  Index const row = t.shape[0] > 0 ? t.size() / t.shape[0] : 0;
   auto const host = host_values(data + slab.offset[0] * row, slab.count[0] * row);
+  slab.offset[0] += t.first;
   file.write<float>(name, std::span<float const>(host.data(), host.extent(0)), slab);
 }
 
-void read_tensor(H5File const& file, std::string const& name, std::vector<Index> const& shape, float* data,
-                 Index size) {
-  file.require_dataset<float>(name, shape);
-  View1<float> const device(data, size);
+/// Each rank reads the rows that it holds.
+void read_tensor(H5File const& file, std::string const& name, Tensor const& t, float* data) {
+  file.require_dataset<float>(name, t.whole_shape());
+  View1<float> const device(data, t.size());
   auto const host = Kokkos::create_mirror_view(device);
-  Slab all;
-  for (Index const extent : shape) {
-    all.offset.push_back(0);
-    all.count.push_back(extent);
-  }
-  file.read<float>(name, std::span<float>(host.data(), host.extent(0)), all);
+  file.read<float>(name, std::span<float>(host.data(), host.extent(0)), {{t.first}, {t.shape[0]}});
   Kokkos::deep_copy(device, host);
 }
 
@@ -187,13 +188,14 @@ std::string backbone_hash(ParameterTable const& table, Weights<float> const& wei
 }
 
 void write_model_file(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
-                      ParameterTable const& table, Weights<float> const& weights, Groups groups) {
+                      ParameterTable const& table, Weights<float> const& weights, Groups groups,
+                      RankGrid const* grid) {
   Kokkos::Profiling::pushRegion("upit::write_model_file");
   H5File file = H5File::create(path, &comm);
   write_info(file, info);
   for (auto const& t : table.tensors()) {
     if (!wanted(groups, t.group)) continue;
-    write_tensor(file, comm, dataset_name(t), t.shape, data_of(t, weights), t.size());
+    write_tensor(file, comm, grid, dataset_name(t), t, data_of(t, weights));
   }
   file.close();
   Kokkos::Profiling::popRegion();
@@ -211,24 +213,22 @@ void read_model_file(std::string const& path, Communicator const* comm, Paramete
   H5File file = H5File::open(path, comm);
   read_info(file, comm);
   for (auto const& t : table.tensors()) {
-    if (wanted(groups, t.group)) read_tensor(file, dataset_name(t), t.shape, data_of(t, weights), t.size());
+    if (wanted(groups, t.group)) read_tensor(file, dataset_name(t), t, data_of(t, weights));
   }
   file.close();
 }
 
 void write_state(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
                  ParameterTable const& table, Weights<float> const& weights, View1<float> const& first_moment,
-                 View1<float> const& second_moment) {
+                 View1<float> const& second_moment, RankGrid const* grid) {
   Kokkos::Profiling::pushRegion("upit::write_state");
   H5File file = H5File::create(path, &comm);
   write_info(file, info);
   for (auto const& t : table.tensors()) {
     if (t.gradient_offset < 0) continue;
-    write_tensor(file, comm, dataset_name(t), t.shape, data_of(t, weights), t.size());
-    write_tensor(file, comm, "first_moment/" + t.name, t.shape, first_moment.data() + t.gradient_offset,
-                 t.size());
-    write_tensor(file, comm, "second_moment/" + t.name, t.shape, second_moment.data() + t.gradient_offset,
-                 t.size());
+    write_tensor(file, comm, grid, dataset_name(t), t, data_of(t, weights));
+    write_tensor(file, comm, grid, "first_moment/" + t.name, t, first_moment.data() + t.gradient_offset);
+    write_tensor(file, comm, grid, "second_moment/" + t.name, t, second_moment.data() + t.gradient_offset);
   }
   file.close();
   Kokkos::Profiling::popRegion();
@@ -241,9 +241,9 @@ Index read_state(std::string const& path, Communicator const& comm, ParameterTab
   ModelFileInfo const info = read_info(file, &comm);
   for (auto const& t : table.tensors()) {
     if (t.gradient_offset < 0) continue;
-    read_tensor(file, dataset_name(t), t.shape, data_of(t, weights), t.size());
-    read_tensor(file, "first_moment/" + t.name, t.shape, first_moment.data() + t.gradient_offset, t.size());
-    read_tensor(file, "second_moment/" + t.name, t.shape, second_moment.data() + t.gradient_offset, t.size());
+    read_tensor(file, dataset_name(t), t, data_of(t, weights));
+    read_tensor(file, "first_moment/" + t.name, t, first_moment.data() + t.gradient_offset);
+    read_tensor(file, "second_moment/" + t.name, t, second_moment.data() + t.gradient_offset);
   }
   file.close();
   return info.step;
@@ -252,7 +252,8 @@ Index read_state(std::string const& path, Communicator const& comm, ParameterTab
 Index model_file_bytes(ParameterTable const& table, Groups groups) {
   Index bytes = 0;
   for (auto const& t : table.tensors()) {
-    if (wanted(groups, t.group)) bytes += t.size() * static_cast<Index>(sizeof(float));
+    if (!wanted(groups, t.group) || t.shape.front() == 0) continue;
+    bytes += t.size() / t.shape.front() * t.rows * static_cast<Index>(sizeof(float));
   }
   return bytes;
 }

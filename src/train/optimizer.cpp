@@ -10,6 +10,8 @@ namespace upit {
 template <class T>
 Optimizer<T>::Optimizer(ParameterTable const& table)
     : spans_(table.trained_spans()),
+      stretch_{table.gradient_of(Group::backbone), table.gradient_of(Group::expert),
+               table.gradient_of(Group::router)},
       first_("upit::optimizer.first_moment", table.gradient_extent()),
       second_("upit::optimizer.second_moment", table.gradient_extent()),
       blocks_("upit::optimizer.blocks", kernels::squared_norm_blocks(table.gradient_extent())) {}
@@ -17,6 +19,12 @@ Optimizer<T>::Optimizer(ParameterTable const& table)
 template <class T>
 double Optimizer<T>::norm(Exec const& exec, View1<Real<T>> const& gradient) const {
   return std::sqrt(kernels::squared_norm<Real<T>>(exec, gradient, blocks_));
+}
+
+template <class T>
+double Optimizer<T>::squared_norm(Exec const& exec, View1<Real<T>> const& gradient, Group group) const {
+  auto const& s = stretch_[static_cast<int>(group)];
+  return kernels::squared_norm<Real<T>>(exec, View1<Real<T>>(gradient.data() + s.first, s.count), blocks_);
 }
 
 template <class T>

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "upit/train/batch_builder.hpp"
 
@@ -32,18 +33,34 @@ double RouterLoad::imbalance(Index layers, Index experts) const {
 
 Index RouterLoad::dead() const { return std::count(assigned.begin(), assigned.end(), 0.0); }
 
+double RouterLoad::rank_imbalance(Index experts, std::vector<Index> const& first) const {
+  std::vector<double> load(first.size() - 1, 0.0);
+  for (std::size_t q = 0; q < load.size(); ++q) {
+    for (std::size_t i = 0; i < assigned.size(); ++i) {
+      auto const e = static_cast<Index>(i) % experts;
+      if (e >= first[q] && e < first[q + 1]) load[q] += assigned[i];
+    }
+  }
+  double const total = std::accumulate(load.begin(), load.end(), 0.0);
+  return total > 0.0 ? *std::ranges::max_element(load) * static_cast<double>(load.size()) / total : 0.0;
+}
+
 template <class T>
 Trainer<T>::Trainer(Communicator const& comm, ModelConfig const& model, ExpertConfig const& expert,
-                    Trained trained, Index max_tokens, TrainerOptions const& options)
+                    Trained trained, Index max_tokens, TrainerOptions const& options,
+                    ExpertParallel const& parallel)
     : comm_(&comm),
       config_(model),
       expert_(expert),
-      table_(std::make_unique<ParameterTable>(model, expert, trained)),
+      parallel_(parallel),
+      spread_(expert.mixes_ffns() && parallel.spread()),
+      table_(std::make_unique<ParameterTable>(model, expert, trained,
+                                              spread_ ? parallel.held(expert.count) : ExpertRange{})),
       options_(options),
       weights_(*table_),
       gradient_("upit::gradient", table_->gradient_extent()),
       optimizer_(*table_),
-      model_(model, expert, *table_, std::max<Index>(max_tokens, 1), true),
+      model_(model, expert, *table_, std::max<Index>(max_tokens, 1), true, parallel),
       batch_(std::max<Index>(max_tokens, 1)) {}
 
 template <class T>
@@ -71,6 +88,28 @@ std::vector<double> Trainer<T>::balance_coefficients(Index parts, StepReport& re
   }
   if (options_.balance == 0.0) coefficient.clear();
   return coefficient;
+}
+
+/// Ranks of a group have different experts, so their gradients are summed over the holders of the same ones.
+template <class T>
+void Trainer<T>::sum_gradient(Exec const& exec) {
+  if (!spread_) return comm_->sum(exec, gradient_);
+  for (Group const group : {Group::backbone, Group::expert, Group::router}) {
+    auto const s = table_->gradient_of(group);
+    if (table_->trained()[group]) {
+      (group == Group::expert ? parallel_.grid->replicas() : *comm_)
+          .sum(exec, View1<Real<T>>(gradient_.data() + s.first, s.count));
+    }
+  }
+}
+
+/// Every parameter counts once: experts by the group that holds them all, what all ranks hold by each rank.
+template <class T>
+double Trainer<T>::gradient_norm(Exec const& exec) {
+  double experts = optimizer_.squared_norm(exec, gradient_, Group::expert);
+  if (spread_) experts = parallel_.grid->expert().sum(experts);
+  return std::sqrt(optimizer_.squared_norm(exec, gradient_, Group::backbone) + experts +
+                   optimizer_.squared_norm(exec, gradient_, Group::router));
 }
 
 template <class T>
@@ -125,8 +164,9 @@ StepReport Trainer<T>::step(TokenStore const& store, std::vector<MicroStep> cons
   report.loss = sums[0] / static_cast<double>(std::max<Index>(report.targets, 1));
   report.auxiliary = sums[1] / auxiliary_terms;
   if (report.load.tokens > 0.0) report.load.entropy /= report.load.tokens;
-  comm_->sum(exec, gradient_);
-  report.norm = optimizer_.norm(exec, gradient_);
+  sum_gradient(exec);
+  report.norm = gradient_norm(exec);
+  report.exchange = model_.take_exchange_statistics();
   if (std::isfinite(report.loss) && std::isfinite(report.norm)) {
     kernels::AdamwStep settings = options_.adamw;
     settings.learning_rate = learning_rate;

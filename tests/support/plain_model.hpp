@@ -159,6 +159,7 @@ class PlainModel {
   Vector ffn(int l, Vector const& h) const {
     if (e_.count == 0) return one_ffn(l, h, {});
     Vector const gate = gates(l, h);
+    if (e_.kind == ExpertKind::ffn) return ffn_experts(l, h, gate);
     if (e_.mix == LoraMix::branch) return one_ffn(l, h, gate);
     Vector sum(h.size(), 0.0);
     for (std::size_t e = 0; e < gate.size(); ++e) {
@@ -169,6 +170,27 @@ class PlainModel {
       for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += gate[e] * one[i];
     }
     return sum;
+  }
+
+  Vector ffn_experts(int l, Vector const& h, Vector const& gate) const {
+    Vector sum(h.size(), 0.0);
+    Index const block = m_.ffn * m_.width;
+    for (std::size_t e = 0; e < gate.size(); ++e) {
+      if (gate[e] == 0.0) continue;
+      auto const expert = static_cast<Index>(e);
+      Vector const one =
+          swiglu_ffn(multiply(tensor(l, "experts.gate_up") + expert * 2 * block, 2 * m_.ffn, h),
+                     tensor(l, "experts.down") + expert * block);
+      for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += gate[e] * one[i];
+    }
+    return sum;
+  }
+
+  Vector swiglu_ffn(Vector const& gate_up, double const* down) const {
+    auto const f = static_cast<std::size_t>(m_.ffn);
+    Vector act(f);
+    for (std::size_t i = 0; i < f; ++i) act[i] = gate_up[i] / (1.0 + std::exp(-gate_up[i])) * gate_up[f + i];
+    return multiply(down, m_.width, act);
   }
 
   /// The FFN with sum_e weight_e (alpha/r) B_e A_e beside each of its matrices.

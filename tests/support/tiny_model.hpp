@@ -41,6 +41,17 @@ inline ExpertConfig tiny_experts(Index count, Index active, LoraMix mix, RouterO
   return e;
 }
 
+inline ExpertConfig tiny_ffn_experts(Index count, Index active, RouterOrder order,
+                                     RouterUse router = RouterUse::gate) {
+  ExpertConfig e;
+  e.kind = ExpertKind::ffn;
+  e.count = count;
+  e.active = active;
+  e.order = order;
+  e.router = router;
+  return e;
+}
+
 /// Every weight drawn from U(-a, a), norms around one: far from the symmetric points of a fresh model.
 template <class T>
 Weights<T> random_weights(ParameterTable const& table, std::uint64_t seed, double a = 0.4) {

@@ -47,6 +47,9 @@ struct ExpertConfig {
   RouterOrder order = RouterOrder::topk_softmax;
   RouterUse router = RouterUse::none;  // none with count = 1: LoRA on a dense model, or its own FFN
 
+  bool has_lora() const { return count > 0 && kind == ExpertKind::lora; }
+  /// LoRA experts of which each token visits K whole FFNs.
+  bool mixes_lora_ffns() const { return has_lora() && mix == LoraMix::ffn && router == RouterUse::gate; }
   /// FFN experts among which a router chooses; without one, a single FFN expert is a dense model's FFN.
   bool mixes_ffns() const { return count > 0 && kind == ExpertKind::ffn && router == RouterUse::gate; }
 

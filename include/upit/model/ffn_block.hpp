@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the FFN block: the dense SwiGLU FFN, LoRA beside it, and the mixture of LoRA experts in both forms.
+// Owns the FFN block: the dense SwiGLU FFN, LoRA beside it, and the mixtures of LoRA and of FFN experts.
 #pragma once
 
 #include "upit/core/random.hpp"
@@ -8,6 +8,9 @@
 #include "upit/model/workspace.hpp"
 
 namespace upit {
+
+template <class T>
+class FfnExperts;
 
 /// What one block needs in one pass.
 template <class T>
@@ -21,6 +24,8 @@ struct FfnPass {
   Batch const& batch;
   double dropout = 0.0;        // 0 outside training
   RandomKey h_mask, act_mask;  // of this (seed, step, layer) and matrix
+  Index layer = 0;
+  FfnExperts<T>* experts = nullptr;  // where FFN experts mix
 };
 
 /// Router logits s = W_r h, top-k, gates. state.h in; logits, expert, gate, probability out.
@@ -31,6 +36,7 @@ void route_tokens(FfnPass<T> const& pass);
 ///   dense:  W_down (silu(W_gate h) * W_up h)
 ///   branch: every linear becomes W x + (alpha/r) sum_k g_k B_k A_k x
 ///   ffn:    sum_k g_k FFN_k(h); W_down is applied to sum_k g_k a_k because it is linear
+/// FFN experts have no base matrices: sum_k g_k FFN_k(h), collective over the ranks that share the experts.
 template <class T>
 void ffn_forward(FfnPass<T> const& pass);
 
@@ -38,7 +44,7 @@ void ffn_forward(FfnPass<T> const& pass);
 /// trained
 /// (`need_dh` false). Adds to the gradients of trained tensors. `state.gate_up` becomes its own gradient.
 ///   balance (E) or extent 0: coefficient of the router's probabilities in the loss.
-///   dlogit_auxiliary: scratch.dlogits already holds the gradient of an auxiliary router loss.
+/// With an auxiliary router, scratch.dlogits (N, 1) holds the gradient of its loss on entry.
 template <class T>
 void ffn_backward(FfnPass<T> const& pass, View1<Real<T>> const& balance, bool need_dh);
 

@@ -14,8 +14,8 @@ struct Parameter {
   bool trained() const { return gradient != nullptr; }
 };
 
-/// Tensors of one layer, looked up by name once. gate_up and down: of the base FFN, or of the FFN experts that
-/// are here, one after the other.
+/// Tensors of one layer, looked up by name once. gate_up and down: of the base FFN, or of the FFN experts
+/// that are here, one after the other.
 struct LayerTensors {
   Tensor const *attention_norm = nullptr, *qkv = nullptr, *out = nullptr, *ffn_norm = nullptr,
                *gate_up = nullptr, *down = nullptr;

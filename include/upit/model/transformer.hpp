@@ -6,6 +6,7 @@
 
 #include "upit/core/random.hpp"
 #include "upit/model/batch.hpp"
+#include "upit/model/ffn_experts.hpp"
 #include "upit/model/parameters.hpp"
 
 namespace upit {
@@ -35,9 +36,11 @@ struct AuxiliaryOptions {
 template <class T>
 class Transformer {
  public:
-  /// Sizes every buffer for `max_tokens` tokens a pass. `table` must outlive this object.
+  /// Sizes every buffer for `max_tokens` tokens a pass. `table` must outlive this object; it holds the
+  /// experts that `parallel` gives this rank. Where experts are spread over ranks, construction and passes
+  /// are collective over the group, with empty batches on ranks that have no tokens.
   Transformer(ModelConfig const& model, ExpertConfig const& expert, ParameterTable const& table,
-              Index max_tokens, bool with_backward);
+              Index max_tokens, bool with_backward, ExpertParallel const& parallel = {});
   ~Transformer();
   Transformer(Transformer&&) noexcept;
   Transformer& operator=(Transformer&&) noexcept;
@@ -56,6 +59,11 @@ class Transformer {
 
   /// Router statistics of the last forward. Empty vectors without gating routers.
   RouterCounts const& router_counts() const;
+
+  /// Time and bytes of token exchanges since the last call, of this rank; zeros where no tokens travel.
+  ExchangeStatistics take_exchange_statistics();
+  /// Most rounds that an exchange has taken since construction, on any rank of the group.
+  Index exchange_rounds() const;
 
   /// With RouterUse::auxiliary: the loss that the next passes use.
   void set_auxiliary(AuxiliaryOptions const& options);

@@ -22,21 +22,21 @@ View1<T> first_rows(View1<T> const& buffer, Index n) {
 /// What one layer keeps between forward and backward. S = N * K slots, sorted by expert, in "ffn" mixing.
 template <class T>
 struct LayerState {
-  View2<T> x;                          // (N, C) residual stream entering the layer
-  View1<Real<T>> rstd_attention;       // (N)
-  View2<T> h_attention;                // (N, C) after the attention norm
-  View2<T> qkv;                        // (N, (H+2G)D) after rotary
-  View2<T> attended;                   // (N, HD)
-  View2<Real<T>> log_sum_exp;          // (N, H)
-  View2<T> x_middle;                   // (N, C) residual stream after attention
-  View1<Real<T>> rstd_ffn;             // (N)
-  View2<T> h;                          // (N, C) after the FFN norm
-  View2<T> gate_up;                    // (N, 2F) of the base; its gradient after backward
-  View2<T> act;                        // (N, F) entering the base down product
-  View2<T> h_dropped;                  // (N, C) h under LoRA dropout; h itself without dropout
-  View2<T> act_dropped;                // (N, F) likewise; not used in "ffn" mixing
-  View2<T> low1, gated1;               // (N, E*2R) [e][part][r]; (N, 2*E*R) [part][e][r]
-  View2<T> low2, gated2;               // (N, E*R)
+  View2<T> x;                     // (N, C) residual stream entering the layer
+  View1<Real<T>> rstd_attention;  // (N)
+  View2<T> h_attention;           // (N, C) after the attention norm
+  View2<T> qkv;                   // (N, (H+2G)D) after rotary
+  View2<T> attended;              // (N, HD)
+  View2<Real<T>> log_sum_exp;     // (N, H)
+  View2<T> x_middle;              // (N, C) residual stream after attention
+  View1<Real<T>> rstd_ffn;        // (N)
+  View2<T> h;                     // (N, C) after the FFN norm
+  View2<T> gate_up;               // (N, 2F) of the base; its gradient after backward; not with FFN experts
+  View2<T> act;                   // (N, F) entering the base down product
+  View2<T> h_dropped;             // (N, C) h under LoRA dropout; h itself without dropout
+  View2<T> act_dropped;           // (N, F) likewise; not used in "ffn" mixing
+  View2<T> low1, gated1;          // (N, E*2R) [e][part][r]; (N, 2*E*R) [part][e][r]
+  View2<T> low2, gated2;          // (N, E*R)
   View2<Real<T>> logits, probability;  // (N, E)
   View2<Real<T>> gate;                 // (N, K)
   View2<int> expert;                   // (N, K)

@@ -57,9 +57,10 @@ std::vector<Index> experts_by_domain(Evaluation const& evaluation);
 template <class T>
 class Evaluator {
  public:
-  /// `comm` and `table` must outlive this object.
+  /// `comm` and `table` must outlive this object; `table` holds the experts that `parallel`, a grid of
+  /// `comm`, gives this rank.
   Evaluator(Communicator const& comm, ModelConfig const& model, ExpertConfig const& expert,
-            ParameterTable const& table);
+            ParameterTable const& table, ExpertParallel const& parallel = {});
 
   /// The samples of `store` with these indices, each at most once, or all. Fixed blocks of `micro_batch` in
   /// the given order are dealt to ranks, each sample to one: between rank counts results differ only by how
@@ -80,6 +81,7 @@ class Evaluator {
   Communicator const* comm_;
   ModelConfig config_;
   ExpertConfig expert_;
+  ExpertParallel parallel_;
   ParameterTable const* table_;
   std::unique_ptr<Transformer<T>> model_;
   Index max_tokens_ = 0;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "upit/comm/communicator.hpp"
+#include "upit/comm/rank_grid.hpp"
 #include "upit/io/hdf5.hpp"
 #include "upit/model/parameters.hpp"
 
@@ -42,28 +43,31 @@ std::string backbone_hash(ParameterTable const& table, Weights<float> const& wei
 void write_info(H5File& file, ModelFileInfo const& info);
 
 /// Writes the tensors of `groups` under /backbone, /expert, /router, whole tensors by their names, and the
-/// description as attributes of "/". Collective over `comm`; every rank holds all weights. Whole or absent.
+/// description as attributes of "/". Collective over `comm`; every rank holds all weights, or with `grid`,
+/// whose world is `comm`, the experts of its table. Whole or absent.
 void write_model_file(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
-                      ParameterTable const& table, Weights<float> const& weights, Groups groups);
+                      ParameterTable const& table, Weights<float> const& weights, Groups groups,
+                      RankGrid const* grid = nullptr);
 
 /// Reads the description. `comm` null: this rank alone. Throws `Error` naming the file if it is none of ours.
 ModelFileInfo read_model_info(std::string const& path, Communicator const* comm);
 
-/// Reads the tensors of `groups` into `weights`; names and shapes must agree with `table`.
+/// Reads the tensors of `groups` into `weights`, each rank the rows that its table holds; names and shapes
+/// must agree with `table`.
 void read_model_file(std::string const& path, Communicator const* comm, ParameterTable const& table,
                      Weights<float> const& weights, Groups groups);
 
 /// Writes trained tensors and moments, and the step they stand at: what a resumed stage starts from.
 void write_state(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
                  ParameterTable const& table, Weights<float> const& weights, View1<float> const& first_moment,
-                 View1<float> const& second_moment);
+                 View1<float> const& second_moment, RankGrid const* grid = nullptr);
 
 /// Reads them back; returns the step.
 Index read_state(std::string const& path, Communicator const& comm, ParameterTable const& table,
                  Weights<float> const& weights, View1<float> const& first_moment,
                  View1<float> const& second_moment);
 
-/// Bytes that `write_model_file` will take on disk, attributes left out.
+/// Bytes that `write_model_file` will take on disk, whole tensors, attributes left out.
 Index model_file_bytes(ParameterTable const& table, Groups groups);
 
 }  // namespace upit

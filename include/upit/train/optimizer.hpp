@@ -18,6 +18,9 @@ class Optimizer {
   /// Global 2-norm of `gradient` (table.gradient_extent()), in double. Waits for `exec`.
   double norm(Exec const& exec, View1<Real<T>> const& gradient) const;
 
+  /// Its share in the square of that norm: of the gradients of one group. Waits for `exec`.
+  double squared_norm(Exec const& exec, View1<Real<T>> const& gradient, Group group) const;
+
   /// One step. `settings.gradient_scale` is ignored: it is min(1, clip / norm), clip = 0 for no clipping.
   void step(Exec const& exec, Weights<T> const& weights, View1<Real<T>> const& gradient, double norm,
             double clip, kernels::AdamwStep settings) const;
@@ -30,7 +33,8 @@ class Optimizer {
 
  private:
   std::vector<TrainedSpan> spans_;
-  View1<Real<T>> first_, second_;  // (table.gradient_extent())
+  ParameterTable::Stretch stretch_[3];  // by group
+  View1<Real<T>> first_, second_;       // (table.gradient_extent())
   View1<double> blocks_;
 };
 

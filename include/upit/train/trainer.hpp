@@ -32,6 +32,8 @@ struct RouterLoad {
   double imbalance(Index layers, Index experts) const;
   /// Experts without a token, over all layers.
   Index dead() const;
+  /// Largest over mean load of the ranks of a group, all layers together; `first`: see `expert_ranges`.
+  double rank_imbalance(Index experts, std::vector<Index> const& first) const;
 };
 
 struct StepReport {
@@ -41,15 +43,17 @@ struct StepReport {
   double norm = 0.0;       // of the gradient before clipping
   Index tokens = 0, targets = 0;
   RouterLoad load;
+  ExchangeStatistics exchange;  // of this rank
 };
 
-/// A model with weights, gradient and optimizer. All ranks of `comm` hold the same weights; each computes its
-/// part of every micro-step. Nothing is allocated on the device in a step.
+/// A model with weights, gradient and optimizer. All ranks of `comm` hold the same weights, FFN experts
+/// excepted where `parallel`, a grid of `comm`, spreads them; each computes its part of every micro-step.
+/// Nothing is allocated on the device in a step.
 template <class T>
 class Trainer {
  public:
   Trainer(Communicator const& comm, ModelConfig const& model, ExpertConfig const& expert, Trained trained,
-          Index max_tokens, TrainerOptions const& options);
+          Index max_tokens, TrainerOptions const& options, ExpertParallel const& parallel = {});
 
   /// One optimizer step on the global batch that `micro_steps` describe. `step` from 0: keys dropout and
   /// AdamW's bias correction. `negatives`: further micro-steps that only meet the auxiliary loss, with target
@@ -66,15 +70,20 @@ class Trainer {
   View1<Real<T>> const& gradient() const { return gradient_; }
   Batch& batch() { return batch_; }
   Communicator const& comm() const { return *comm_; }
+  ExpertParallel const& parallel() const { return parallel_; }
   Index bytes() const;
 
  private:
   void micro_step(MicroStep const& micro, Index step, double scale, Index parts, StepReport& report);
   std::vector<double> balance_coefficients(Index parts, StepReport& report);
+  void sum_gradient(Exec const& exec);
+  double gradient_norm(Exec const& exec);
 
   Communicator const* comm_;
   ModelConfig config_;
   ExpertConfig expert_;
+  ExpertParallel parallel_;
+  bool spread_;                            // experts differ from rank to rank
   std::unique_ptr<ParameterTable> table_;  // the model keeps a reference
   TrainerOptions options_;
   Weights<T> weights_;

@@ -110,6 +110,16 @@ std::vector<GradientCase> cases() {
         {name + "_first", {tiny_model(false, 2), tiny_experts(5, 3, mix, first), experts}, 0.2, 0.3});
     list.push_back({name + "_all", {tiny_model(true, 4), tiny_experts(4, 4, mix, topk), all}, 0.3, 0.1});
   }
+  list.push_back({"ffn_experts_topk", {tiny_model(true, 2), tiny_ffn_experts(5, 2, topk), all}, 0.0, 0.3});
+  list.push_back({"ffn_experts_first", {tiny_model(false, 2), tiny_ffn_experts(4, 3, first), all}, 0.0, 0.3});
+  list.push_back({"ffn_experts_every", {tiny_model(true, 4), tiny_ffn_experts(3, 3, topk), experts}});
+  list.push_back({"ffn_dense",
+                  {tiny_model(true, 2), tiny_ffn_experts(1, 1, topk, RouterUse::none), {true, true, false}}});
+  list.push_back({"ffn_auxiliary",
+                  {tiny_model(true, 2), tiny_ffn_experts(1, 1, topk, RouterUse::auxiliary), experts},
+                  0.0,
+                  0.0,
+                  0.02});
   ExpertConfig auxiliary = tiny_experts(1, 1, LoraMix::branch, topk);
   auxiliary.router = RouterUse::auxiliary;
   list.push_back({"auxiliary", {tiny_model(true, 2), auxiliary, experts}, 0.1, 0.0, 0.02});
