@@ -29,12 +29,14 @@ inline ModelConfig tiny_model(bool tied, Index kv_heads) {
   return m;
 }
 
-inline ExpertConfig tiny_experts(Index count, Index active, LoraMix mix, RouterOrder order) {
+inline ExpertConfig tiny_experts(Index count, Index active, LoraMix mix, RouterOrder order,
+                                 double dropout = 0.0) {
   ExpertConfig e;
   e.count = count;
   e.active = active;
   e.rank = 3;
   e.alpha = 6.0;
+  e.dropout = dropout;
   e.mix = mix;
   e.order = order;
   e.router = count > 1 ? RouterUse::gate : RouterUse::none;

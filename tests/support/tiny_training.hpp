@@ -19,6 +19,7 @@ struct TrainingCase {
   bool packing = false;
   double balance = 0.0;
   double auxiliary_share = 0.0;  // 1 - alpha of stage 3; negatives come from other samples
+  bool zero_router = false;      // all logits tie, so that every token goes to the first K experts
 };
 
 inline constexpr Index kTrainingContext = 40;
@@ -29,7 +30,20 @@ template <class T>
 struct TrainingOutcome {
   std::vector<double> loss, balance, auxiliary, norm, entropy, assigned;
   std::vector<T> weights;
+  Index rounds = 1;         // most that a token exchange took
+  double bytes_sent = 0.0;  // to other ranks by exchanges
 };
+
+/// What of `whole` the table has: experts may be a range of them.
+template <class T>
+void copy_held(ParameterTable const& table, Weights<T> const& to, ParameterTable const& whole_table,
+               Weights<T> const& whole) {
+  for (auto const& t : table.tensors()) {
+    Tensor const& from = whole_table.find(t.name);
+    Index const row = from.size() / from.shape.front();
+    Kokkos::deep_copy(to.tensor(t), View1<T>(whole.tensor(from).data() + t.first * row, t.size()));
+  }
+}
 
 template <class T>
 TrainerOptions training_options(TrainingCase const& c) {
@@ -43,12 +57,16 @@ TrainerOptions training_options(TrainingCase const& c) {
 }
 
 template <class T>
-TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index steps) {
+TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index steps,
+                         ExpertParallel const& parallel = {}) {
   TokenStore const store = tiny_store(14, c.tiny.model.vocabulary, 2, kTrainingContext + 1);
   BatchPlan const plan(store, kTrainingContext, c.packing, c.batch, c.micro_batch, 4);
   Trainer<T> trainer(comm, c.tiny.model, c.tiny.expert, c.tiny.trained, plan.max_tokens_per_rank(comm.size()),
-                     training_options<T>(c));
-  copy(trainer.weights(), random_weights<T>(trainer.table(), 5));
+                     training_options<T>(c), parallel);
+  ParameterTable const whole(c.tiny.model, c.tiny.expert, c.tiny.trained);
+  auto const start = random_weights<T>(whole, 5);
+  if (c.zero_router) Kokkos::deep_copy(start.router, Real<T>(0));
+  copy_held(trainer.table(), trainer.weights(), whole, start);
   TrainingOutcome<T> out;
   for (Index s = 0; s < steps; ++s) {
     auto const micro = plan.step(s, 3, comm.size(), false);
@@ -59,10 +77,20 @@ TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index 
     out.balance.push_back(report.balance);
     out.auxiliary.push_back(report.auxiliary);
     out.norm.push_back(report.norm);
+    out.bytes_sent += report.exchange.bytes;
     out.entropy.push_back(report.load.entropy);
     out.assigned.insert(out.assigned.end(), report.load.assigned.begin(), report.load.assigned.end());
   }
-  out.weights = flat(trainer.weights());
+  // Whole tensors on every rank: each brings its part, the other ranks' parts are zero.
+  Weights<T> const all(whole);
+  for (auto const& t : trainer.table().tensors()) {
+    Tensor const& to = whole.find(t.name);
+    Index const row = to.size() / to.shape.front();
+    Kokkos::deep_copy(View1<T>(all.tensor(to).data() + t.first * row, t.size()), trainer.weights().tensor(t));
+  }
+  if (parallel.spread()) parallel.grid->expert().sum(Exec(), all.expert);
+  out.weights = flat(all);
+  out.rounds = trainer.model().exchange_rounds();
   return out;
 }
 
@@ -92,6 +120,9 @@ inline std::vector<TrainingCase> training_cases() {
     list.push_back(
         {name + "_all", {tiny_model(false, 2), tiny_experts(4, 3, mix, first), all}, 5, 3, true, 0.2});
   }
+  list.push_back({"ffn_experts", {tiny_model(true, 2), tiny_ffn_experts(5, 2, topk), all}, 6, 3, false, 0.1});
+  list.push_back({"ffn_experts_one",
+                  {tiny_model(true, 2), tiny_ffn_experts(1, 1, topk, RouterUse::none), {true, true, false}}});
   ExpertConfig auxiliary = one;
   auxiliary.router = RouterUse::auxiliary;
   list.push_back({"auxiliary", {tiny_model(true, 2), auxiliary, experts}, 4, 3, false, 0.0, 0.5});

@@ -68,6 +68,12 @@ TEST(Plain, EveryFormOfTheModel) {
       for (Index const active : {1, 2, 5}) experts.push_back(tiny_experts(5, active, mix, order));
     }
   }
+  for (auto const order : {RouterOrder::topk_softmax, RouterOrder::softmax_topk}) {
+    for (Index const active : {1, 2, 5}) experts.push_back(tiny_ffn_experts(5, active, order));
+  }
+  experts.push_back(tiny_ffn_experts(1, 1, RouterOrder::topk_softmax));
+  experts.push_back(tiny_ffn_experts(90, 3, RouterOrder::topk_softmax));  // more than tokens
+  experts.push_back(tiny_ffn_experts(1, 1, RouterOrder::topk_softmax, RouterUse::none));
   for (auto const& e : experts) {
     for (bool const tied : {false, true}) {
       SCOPED_TRACE(::testing::Message()
@@ -183,10 +189,11 @@ TEST(Batch, GradientsOfSamplesAddUp) {
 }
 
 TEST(Batch, EmptyForwardAndBackwardDoNothing) {
-  for (auto const mix : {LoraMix::branch, LoraMix::ffn}) {
-    for (bool const dense : {false, true}) {
-      ExpertConfig e = dense ? ExpertConfig{} : tiny_experts(5, 2, mix, RouterOrder::topk_softmax);
-      e.dropout = dense ? 0.0 : 0.2;
+  auto const order = RouterOrder::topk_softmax;
+  for (auto& e : {ExpertConfig{}, tiny_experts(5, 2, LoraMix::branch, order, 0.2),
+                  tiny_experts(5, 2, LoraMix::ffn, order, 0.2), tiny_ffn_experts(5, 2, order)}) {
+    bool const dense = e.count == 0;
+    {
       Given const s(tiny_model(false, 2), e);
       ParameterTable const table(s.model, e, {true, !dense, !dense});
       Transformer<double> transformer(s.model, e, table, 20, true);
