@@ -67,11 +67,6 @@ std::string hdf5_reason() {
   return text.empty() ? text : " (" + text + ")";
 }
 
-bool transfers_collectively(Index dataset_bytes, int ranks) {
-  constexpr Index kCollectiveBytes = Index{1} << 20;  // a rank's even share
-  return ranks > 1 && dataset_bytes / ranks >= kCollectiveBytes;
-}
-
 Slab row_share(std::span<Index const> shape, Index part, Index parts) {
   expect(!shape.empty() && part >= 0 && part < parts, "row_share: a shape with axes and a part below parts");
   Index const each = shape[0] / parts;

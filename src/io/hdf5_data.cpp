@@ -164,9 +164,7 @@ void H5File::Impl::move(bool write, std::string const& name, hid_t file_type, hi
   std::copy(slab.offset.begin(), slab.offset.end(), start.begin());
   std::copy(slab.count.begin(), slab.count.end(), count.begin());
   Requests const requests(std::move(start), std::move(count), bytes, request_limit);
-  bool const collective =
-      comm != nullptr && (transfer == Transfer::collective ||
-                          (transfer == Transfer::by_rule && transfers_collectively(total * bytes, ranks())));
+  bool const collective = comm != nullptr && transfer == Transfer::collective;
   Index const mine = none || elements == 0 ? 0 : requests.size();
   Index const steps = collective ? comm->max(mine) : mine;
 

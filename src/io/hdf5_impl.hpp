@@ -77,7 +77,7 @@ struct H5File::Impl {
   std::string path;    // final name
   std::string opened;  // the name on disk while open
   Communicator const* comm = nullptr;
-  Transfer transfer = Transfer::by_rule;
+  Transfer transfer = Transfer::shared;
   bool writing = false;
   Index request_limit = Index{1} << 30;
   mutable bool last_collective = false;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 
 #include "upit/core/error.hpp"
@@ -94,13 +95,35 @@ std::vector<std::string> MetricsFile::rows() const {
 }
 
 void MetricsFile::cut_back(std::function<bool(std::string_view stage, Index step)> const& keep) {
-  std::string text = header_ + "\n";
-  for (std::string const& row : rows()) {
+  std::vector<std::string> kept = rows();
+  std::erase_if(kept, [&](std::string const& row) {
     RowKey const key = *key_of(row);
-    if (keep(key.stage, key.step)) text += row + "\n";
-  }
+    return !keep(key.stage, key.step);
+  });
+  replace(kept);
+}
+
+void MetricsFile::replace(std::vector<std::string> const& rows) {
+  std::string text = header_ + "\n";
+  for (std::string const& row : rows) text += row + "\n";
   write_text_file(path_, text);
   reopen();
+}
+
+void MetricsFile::sort(std::string_view stage) {
+  std::vector<std::string> all = rows(), own;
+  auto const is_own = [&](std::string const& row) { return key_of(row)->stage == stage; };
+  std::copy_if(all.begin(), all.end(), std::back_inserter(own), is_own);
+  auto const earlier = [](std::string const& a, std::string const& b) {
+    return key_of(a)->step < key_of(b)->step;
+  };
+  if (std::is_sorted(own.begin(), own.end(), earlier)) return;
+  std::stable_sort(own.begin(), own.end(), earlier);
+  auto next = own.begin();
+  for (std::string& row : all) {
+    if (is_own(row)) row = *next++;
+  }
+  replace(all);
 }
 
 void MetricsFile::cut_back(std::string_view stage, Index step) {

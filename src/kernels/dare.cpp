@@ -53,35 +53,10 @@ void dare_merge(Exec const& exec, View1<T const> const& base, View1<T const> con
       });
 }
 
-template <class T>
-void dare_apply(Exec const& exec, View1<T const> const& base, View1<T const> const& tuned, double drop,
-                RandomKey mask, Index first_element, View1<T> const& task) {
-  Index const n = extent(task, 0);
-  bool const based = base.extent(0) > 0;
-  expect(!based || extent(base, 0) == n, "dare_apply: base");
-  expect_shape(tuned, n, "dare_apply: tuned");
-  std::uint32_t const least = threshold(drop);
-  double const factor = 1.0 / (1.0 - drop);
-
-  Kokkos::parallel_for(
-      "upit::dare_apply", counter_policy(exec, first_element, n), KOKKOS_LAMBDA(Index const counter) {
-        RandomBits const bits = random_bits(mask, static_cast<std::uint64_t>(counter));
-        for (Index w = 0; w < 4; ++w) {
-          Index const i = 4 * counter + w - first_element;
-          if (i < 0 || i >= n) continue;
-          double const origin = based ? static_cast<double>(base(i)) : 0.0;
-          double const kept = factor * (static_cast<double>(tuned(i)) - origin);
-          task(i) = bits.word[w] >= least ? T(kept) : T(0);
-        }
-      });
-}
-
-#define UPIT_INSTANTIATE(T)                                                                                 \
-  template void dare_merge<T>(Exec const&, View1<T const> const&, View1<T const> const&,                    \
-                              View1<T const> const&, double, double, RandomKey, RandomKey, Index,           \
-                              View1<T> const&);                                                             \
-  template void dare_apply<T>(Exec const&, View1<T const> const&, View1<T const> const&, double, RandomKey, \
-                              Index, View1<T> const&);
+#define UPIT_INSTANTIATE(T)                                                                       \
+  template void dare_merge<T>(Exec const&, View1<T const> const&, View1<T const> const&,          \
+                              View1<T const> const&, double, double, RandomKey, RandomKey, Index, \
+                              View1<T> const&);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
 #undef UPIT_INSTANTIATE

@@ -15,8 +15,6 @@ namespace upit {
 
 namespace {
 
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
-
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 std::vector<Index> all_samples(TokenStore const& store) {

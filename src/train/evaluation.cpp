@@ -9,12 +9,11 @@
 #include <numeric>
 
 #include "upit/core/error.hpp"
+#include "upit/core/profiling.hpp"
 #include "upit/train/batch_builder.hpp"
 
 namespace upit {
 namespace {
-
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 /// What is known before any forward pass: targets, domains, and where the samples' values will stand.
 Evaluation prepare(TokenStore const& store, std::span<Index const> samples,
@@ -120,7 +119,7 @@ void Evaluator<T>::collect(std::span<Sequence const> sequences, std::unordered_m
 template <class T>
 Evaluation Evaluator<T>::evaluate(Weights<T> const& weights, TokenStore const& store,
                                   std::span<Index const> samples, EvaluationOptions const& options) {
-  Kokkos::Profiling::pushRegion("upit::evaluate");
+  ProfilingRegion const region("upit::evaluate");
   std::unordered_map<Index, Index> place;  // of the samples asked for, which may be few of a large store
   place.reserve(samples.size());
   for (std::size_t s = 0; s < samples.size(); ++s) {
@@ -169,7 +168,6 @@ Evaluation Evaluator<T>::evaluate(Weights<T> const& weights, TokenStore const& s
   comm_->sum(std::span<double>(out.nll));
   if (options.keep_tokens) comm_->sum(std::span<double>(out.token_nll));
   if (!out.experts.empty()) comm_->sum(std::span<Index>(out.experts));
-  Kokkos::Profiling::popRegion();
   return out;
 }
 

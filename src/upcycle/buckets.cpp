@@ -13,8 +13,6 @@
 namespace upit::upcycle {
 namespace {
 
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
-
 /// Takes each expert's mean over the samples off its column.
 void centre(std::vector<double>& score, Index seeds, Index experts) {
   for (Index e = 0; e < experts; ++e) {

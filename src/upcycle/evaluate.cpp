@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "upit/config/printer.hpp"
+#include "upit/core/error.hpp"
 #include "upit/train/evaluation.hpp"
 #include "upit/upcycle/mutual_information.hpp"
 #include "upit/upcycle/stage.hpp"
@@ -55,6 +56,14 @@ Evaluation score_moe(Run& run, MoeModel const& moe, bool random_router) {
   if (random_router) initialise_router(table, run.seed() + 1, moe.experts, weights);
   Evaluator<float> evaluator(run.world(), moe.base.model, expert, table);
   return evaluator.evaluate(weights, run.data().held_out, options_of(run.deck(), true));
+}
+
+/// Between two models. What is known so far is a matter of minutes and found anew at the next launch.
+void stop_if_asked(Run& run, std::string const& name) {
+  if (!run.should_stop()) return;
+  throw Interrupted(
+      fmt::format("stage 6 stopped ({}) after the model \"{}\"; the same command evaluates all of them again",
+                  run.stop_reason(), name));
 }
 
 std::vector<double> to_double(std::vector<Index> const& counts) { return {counts.begin(), counts.end()}; }
@@ -161,10 +170,15 @@ void evaluate(Run& run, BaseModel const& base, ExpertSet const& checkpoints, Moe
   // The last checkpoint is the dense instruction model, whether it became an expert or not.
   std::string const last = fmt::format("prepare/checkpoint_{:02}.h5", 2 * deck.prepare.checkpoints);
   std::vector<Scored> scored;
-  scored.push_back({"base", score_dense(run, base, "")});
-  scored.push_back({"last dense checkpoint", score_dense(run, base, last)});
-  scored.push_back({"MoE before post-training", score_moe(run, assembled, false)});
-  scored.push_back({"MoE", score_moe(run, trained, false)});
+  auto const score = [&](std::string const& name, auto const& evaluation) {
+    if (!scored.empty()) stop_if_asked(run, scored.back().name);
+    scored.push_back({name, evaluation()});
+  };
+  score("base", [&] { return score_dense(run, base, ""); });
+  score("last dense checkpoint", [&] { return score_dense(run, base, last); });
+  score("MoE before post-training", [&] { return score_moe(run, assembled, false); });
+  score("MoE", [&] { return score_moe(run, trained, false); });
+  stop_if_asked(run, scored.back().name);
   Evaluation const random = score_moe(run, trained, true);
   json report;
   report["losses"] = losses(run, scored);

@@ -10,8 +10,6 @@
 namespace upit::upcycle {
 namespace {
 
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
-
 /// One layer: counts (D, E).
 double table_information(double const* counts, Index domains, Index experts) {
   std::vector<double> of_domain(at(domains), 0.0), of_expert(at(experts), 0.0);

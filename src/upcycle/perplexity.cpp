@@ -26,19 +26,24 @@ Index PerplexityScorer::blocks(Index part, Index parts) const {
   return (all - part + parts - 1) / parts;
 }
 
-std::vector<double> PerplexityScorer::score(Weights<float> const& weights, Index part, Index parts,
-                                            std::function<void(Index)> const& after_block) {
+std::optional<std::vector<double>> PerplexityScorer::score(Weights<float> const& weights, Index part,
+                                                           Index parts,
+                                                           std::function<bool(Index)> const& stop) {
   std::vector<double> scores(samples_.size(), 0.0);
   EvaluationOptions options;
   options.micro_batch = block_;
-  Index const mine = blocks(part, parts);
-  for (Index b = 0; b < mine; ++b) {
+  Index const mine = blocks(part, parts), most = blocks(0, parts);
+  for (Index b = 0; b < most; ++b) {
+    if (b >= mine) {
+      if (stop) stop(mine);  // the others' last block: nothing is left to stop
+      continue;
+    }
     auto const begin = static_cast<std::size_t>((part + b * parts) * block_);
     auto const count = std::min(static_cast<std::size_t>(block_), samples_.size() - begin);
     Evaluation const e =
         evaluator_.evaluate(weights, *store_, std::span(samples_).subspan(begin, count), options);
     for (std::size_t i = 0; i < count; ++i) scores[begin + i] = e.nll[i] / static_cast<double>(e.targets[i]);
-    if (after_block) after_block(b + 1);
+    if (stop && stop(b + 1) && b + 1 < most) return std::nullopt;
   }
   return scores;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "upit/config/printer.hpp"
+#include "upit/io/hash.hpp"
 #include "upit/upcycle/base_shapes.hpp"
 #include "upit/upcycle/stage.hpp"
 #include "upit/upcycle/stages.hpp"
@@ -30,6 +31,16 @@ BaseModel named_base(Run& run) {
   return base;
 }
 
+/// Documents are made here, so that no hash of samples tells of another tokenizer in the same place.
+std::string tokenizer_inputs(Run const& run) {
+  std::string const& name = run.deck().data.tokenizer;
+  if (name == "bytes") return "";
+  std::string hash;
+  run.world().agree_on_root([&] { hash = hash_file(name); });
+  run.world().broadcast(hash);
+  return fmt::format("tokenizer_file = \"{}\"\n", hash);
+}
+
 }  // namespace
 
 BaseModel pretrain(Run& run) {
@@ -41,7 +52,8 @@ BaseModel pretrain(Run& run) {
               deck_table(deck, "model") + deck_table(deck, "pretrain") +
                   without(deck_table(deck, "train"), {"batch", "learning_rate", "schedule", "warmup"}) +
                   fmt::format("seed = {}\ncontext = {}\ntokenizer = \"{}\"\n", run.seed(), deck.data.context,
-                              deck.data.tokenizer));
+                              deck.data.tokenizer) +
+                  tokenizer_inputs(run));
   base.path = run.path(stage.file("base.h5"));
   if (stage.complete()) {
     base.hash = read_model_info(base.path, &run.world()).base_hash;

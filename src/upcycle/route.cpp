@@ -12,6 +12,7 @@
 #include "upit/config/printer.hpp"
 #include "upit/core/error.hpp"
 #include "upit/core/progress.hpp"
+#include "upit/core/timer.hpp"
 #include "upit/upcycle/stage.hpp"
 #include "upit/upcycle/training.hpp"
 
@@ -20,8 +21,6 @@ namespace {
 
 constexpr char const* kMatrixFile = "perplexity.h5";
 constexpr char const* kMatrixName = "log_perplexity";
-
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 [[noreturn]] void interrupt(Run const& run, std::string const& done) {
   throw Interrupted(
@@ -114,7 +113,10 @@ PerplexityMatrix Routing::perplexities() {
         write_matrix(path(kMatrixFile), world, matrix);
         return !(stopped = run.should_stop());
       },
-      [&](Index done) { progress.update(done); });
+      [&](Index done, double seconds) {
+        progress.update(done);
+        return run.has_reason_to_stop(2.0 * seconds);
+      });
   progress.finish();
   if (stopped) interrupt(run, "perplexities known so far are kept");
   return matrix;
@@ -169,6 +171,8 @@ void Routing::keep_round(std::vector<RouteOutcome> const& outcomes, std::vector<
                   {"tokens_per_second", r[5]},
                   {"seconds", r[6]}});
     }
+    // Groups do not end their experts in order once a launch was stopped.
+    if (run.metrics() != nullptr) run.metrics()->sort("route");
   });
 }
 
@@ -213,26 +217,31 @@ std::vector<RouteOutcome> Routing::train(std::vector<std::vector<Index>> const& 
     if (std::all_of(all.begin(), all.end(), [&](Index e) { return done[at(e)]; })) continue;
     Index const e = groups.expert(round);
     bool const mine = e >= 0 && !done[at(e)];
+    bool trained = false;  // here; a group that has a reason to stop gives its expert up
     std::vector<double> rows, outcome;
     groups.together([&] {
       if (!mine) return;
       load_expert(e, trainer.table(), trainer.weights());
-      RouteOutcome const o = trainer.train(e, [&](RouteStep const& s) {
+      auto const after_step = [&](RouteStep const& s) {
         progress.update(++taken, fmt::format("expert {}  loss {:.4f}  router loss {:.4f}  {:.0f} tokens/s", e,
                                              s.loss, s.auxiliary, s.tokens_per_second));
         if (!group.root() || ((s.step + 1) % every != 0 && s.step + 1 != trainer.steps(e))) return;
         rows.insert(rows.end(), {static_cast<double>(e), static_cast<double>(s.step), s.loss, s.auxiliary,
                                  s.norm, s.tokens_per_second, s.seconds});
-      });
-      if (!group.root()) return;
-      outcome = {static_cast<double>(o.expert),
-                 static_cast<double>(o.steps),
-                 o.loss_before,
-                 o.loss_after,
-                 o.auxiliary_before,
-                 o.auxiliary_after,
-                 o.spread,
-                 o.moved};
+      };
+      auto const o =
+          trainer.train(e, after_step, [&](double seconds) { return run.has_reason_to_stop(2.0 * seconds); });
+      trained = o.has_value();
+      if (!trained) rows.clear();
+      if (!trained || !group.root()) return;
+      outcome = {static_cast<double>(o->expert),
+                 static_cast<double>(o->steps),
+                 o->loss_before,
+                 o->loss_after,
+                 o->auxiliary_before,
+                 o->auxiliary_after,
+                 o->spread,
+                 o->moved};
     });
     auto const numbers = world.gather_all(std::span<double const>(outcome));
     for (std::size_t i = 0; i + 8 <= numbers.size(); i += 8) {
@@ -245,12 +254,13 @@ std::vector<RouteOutcome> Routing::train(std::vector<std::vector<Index>> const& 
               [](auto const& a, auto const& b) { return a.expert < b.expert; });
     keep_round(outcomes, world.gather_all(std::span<double const>(rows)), first_step);
     groups.together([&] {
-      if (!mine) return;
+      if (!trained) return;
       write_model_file(
           run.path(to.files[at(e)]), group,
           run.file_info("expert", from.base.model, settings.expert, from.base.hash, trainer.steps(e)),
           trainer.table(), trainer.weights(), kept);
     });
+    // An expert that was given up is not done, and a reason that a group had stays: the stage stops here.
     bool const more = std::count(done.begin(), done.end(), false) > 0;
     if (more && run.should_stop()) {
       progress.finish();
@@ -277,7 +287,7 @@ bool PerplexityMatrix::known(Index expert) const { return samples == 0 || !std::
 void fill_perplexities(ExpertGroups const& groups, PerplexityScorer& scorer, Weights<float> const& weights,
                        std::function<void(Index expert)> const& load, PerplexityMatrix& matrix,
                        std::function<bool()> const& after_round,
-                       std::function<void(Index)> const& after_block) {
+                       std::function<bool(Index, double)> const& stop) {
   Communicator const &world = groups.world(), &group = groups.group();
   Index finished = 0;
   for (Index round = 0; round < groups.rounds(); ++round) {
@@ -286,28 +296,37 @@ void fill_perplexities(ExpertGroups const& groups, PerplexityScorer& scorer, Wei
     if (columns.empty()) continue;
     Index const mine = groups.expert(round);
     std::vector<double> part(at(matrix.samples) * columns.size(), 0.0);
+    std::vector<Index> given_up(columns.size(), 0);
     groups.together([&] {
-      auto const column = std::find(columns.begin(), columns.end(), mine);
-      if (column == columns.end()) return;
+      auto const found = std::find(columns.begin(), columns.end(), mine);
+      if (found == columns.end()) return;
+      auto const column = static_cast<std::size_t>(found - columns.begin());
       load(mine);
+      Stopwatch watch;
       auto const scores = scorer.score(weights, group.rank(), group.size(), [&](Index done) {
-        if (after_block) after_block(finished + done);
+        bool const here = stop && stop(finished + done, watch.seconds());
+        watch.restart();
+        return group.any(here);
       });
+      given_up[column] = scores ? 0 : 1;
+      if (!scores) return;
       finished += scorer.blocks(group.rank(), group.size());
-      for (std::size_t s = 0; s < scores.size(); ++s) {
-        part[s * columns.size() + static_cast<std::size_t>(column - columns.begin())] = scores[s];
-      }
+      for (std::size_t s = 0; s < scores->size(); ++s) part[s * columns.size() + column] = (*scores)[s];
     });
     world.sum(std::span<double>(part));  // one rank has the value, the others 0: no rounding
+    world.sum(std::span<Index>(given_up));
     for (std::size_t i = 0; i < part.size(); ++i) {
       auto const s = i / columns.size(), e = at(columns[i % columns.size()]);
+      if (given_up[i % columns.size()] > 0) continue;
       if (!std::isfinite(part[i])) {
         throw AgreedError(
             fmt::format("route: expert {} has log-perplexity {} on seed sample {}", e, part[i], s));
       }
       matrix.value[s * at(matrix.experts) + e] = part[i];
     }
-    if (after_round && !after_round()) return;
+    bool const incomplete =
+        std::any_of(given_up.begin(), given_up.end(), [](Index count) { return count > 0; });
+    if ((after_round && !after_round()) || incomplete) return;
   }
 }
 

@@ -17,8 +17,6 @@ constexpr Index kFewSteps = 100;
 constexpr char const* kTrainingHeader =
     "expert,steps,loss_before,loss_after,auxiliary_before,auxiliary_after,spread,moved\n";
 
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
-
 double root_mean_square(std::vector<RouteOutcome> const& outcomes, double RouteOutcome::*field) {
   double sum = 0.0, count = 0.0;
   for (auto const& o : outcomes) {

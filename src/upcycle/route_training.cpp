@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "upit/core/error.hpp"
+#include "upit/core/profiling.hpp"
 #include "upit/core/random.hpp"
 #include "upit/core/timer.hpp"
 #include "upit/kernels/elementwise.hpp"
@@ -18,8 +19,6 @@ namespace {
 
 // Samples on which the routing vectors' logits are compared: some thousand tokens in each layer.
 constexpr std::size_t kLogitSamples = 32;
-
-std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 /// Seed of a stream of its own for a purpose of this stage.
 std::uint64_t stream(std::uint64_t seed, char const* purpose, Index expert) {
@@ -90,8 +89,10 @@ Index RouteTrainer::steps(Index expert) const {
   return settings_.max_steps < 0 ? planned : std::min(planned, settings_.max_steps);
 }
 
-RouteOutcome RouteTrainer::train(Index expert, std::function<void(RouteStep const&)> const& after_step) {
-  Kokkos::Profiling::pushRegion("upit::route_training");
+std::optional<RouteOutcome> RouteTrainer::train(Index expert,
+                                                std::function<void(RouteStep const&)> const& after_step,
+                                                std::function<bool(double)> const& stop) {
+  ProfilingRegion const region("upit::route_training");
   Weights<float> const& weights = trainer_.weights();
   std::vector<Index> const& bucket = buckets_[at(expert)];
   initialise_router(trainer_.table(), settings_.seed, expert, weights);
@@ -125,6 +126,7 @@ RouteOutcome RouteTrainer::train(Index expert, std::function<void(RouteStep cons
       after_step(
           {step, r.loss, r.auxiliary, r.norm, static_cast<double>(r.tokens) / seconds, whole.seconds()});
     }
+    if (stop && step + 1 < out.steps && group_->any(stop(seconds))) return std::nullopt;
   }
   Losses const after = evaluate(bucket, true);
   out.loss_before = before.loss;
@@ -139,7 +141,6 @@ RouteOutcome RouteTrainer::train(Index expert, std::function<void(RouteStep cons
   out.spread = logit_rms(start, some);
   out.moved = logit_rms(change, some);
   Kokkos::deep_copy(weights.router, end);
-  Kokkos::Profiling::popRegion();
   return out;
 }
 

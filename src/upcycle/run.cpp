@@ -37,12 +37,16 @@ void Run::metric(std::string_view stage, Index step, std::initializer_list<Metri
   if (metrics_) metrics_->append(stage, step, cells);
 }
 
+bool Run::has_reason_to_stop(double reserve) {
+  if (time_limit_.reached(std::max(reserve, kReserveSeconds))) reason_ = std::max(reason_, 1.0);
+  if (stop_requested()) reason_ = 2.0;
+  return reason_ > 0.0;
+}
+
 bool Run::should_stop(double reserve) {
+  has_reason_to_stop(reserve);
   // One small reduction: the reason of any rank counts for all.
-  double const mine = stop_requested()                                          ? 2.0
-                      : time_limit_.reached(std::max(reserve, kReserveSeconds)) ? 1.0
-                                                                                : 0.0;
-  double const worst = world_->max(mine);
+  double const worst = world_->max(reason_);
   if (worst >= 2.0) stop_reason_ = stop_signal().empty() ? "a signal to another rank" : stop_signal();
   if (worst == 1.0) stop_reason_ = "run.time_limit " + deck_.run.time_limit;
   return worst > 0.0;

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "upit/core/error.hpp"
+#include "upit/core/profiling.hpp"
 #include "upit/io/hdf5.hpp"
 #include "upit/kernels/dare.hpp"
 #include "upit/kernels/row_products.hpp"
@@ -123,7 +124,7 @@ void SimilarityTable::extend(Index before, std::vector<double> const& values) {
 }
 
 std::vector<double> SimilarityTable::products(std::vector<Pair> const& pairs, Blend const* blend) const {
-  Kokkos::Profiling::pushRegion("upit::similarity");
+  ProfilingRegion const region("upit::similarity");
   std::size_t const count = pairs.size();
   Index const pieces = kMatrices * layer_count(*table_);
   Slab const mine = row_share(std::array{pieces}, comm_->rank(), comm_->size());
@@ -187,7 +188,6 @@ std::vector<double> SimilarityTable::products(std::vector<Pair> const& pairs, Bl
   std::vector<double> const all = comm_->gather_all(std::span<double const>(parts));
   std::vector<double> sums(count, 0.0);
   for (std::size_t i = 0; i < all.size(); ++i) sums[i % count] += all[i];
-  Kokkos::Profiling::popRegion();
   return sums;
 }
 

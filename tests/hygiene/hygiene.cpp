@@ -146,6 +146,13 @@ TEST(Hygiene, LabelsOfKernelsBeginWithOurName) {
       EXPECT_TRUE(label.starts_with("\"upit::") || label == "label")
           << s.path << ":" << s.line(at) << " " << label;
     }
+    if (s.path.ends_with("core/profiling.hpp")) continue;
+    for (std::size_t const at : places(s.code, "ProfilingRegion const")) {
+      std::size_t const open = s.code.find('(', at);
+      ASSERT_NE(open, std::string::npos) << s.path << ":" << s.line(at);
+      std::string const label = first_argument(s.code, open);
+      EXPECT_TRUE(label.starts_with("\"upit::")) << s.path << ":" << s.line(at) << " " << label;
+    }
   }
   EXPECT_GT(labels, 40);
 }

@@ -264,6 +264,19 @@ TEST_P(Kept, AChangedKeyIsNamedAndRedoTakesIt) {
   expect_no_row_twice(run);
 }
 
+TEST_P(Kept, AnotherTokenizerInTheSamePlaceIsNoticed) {
+  Workplace const place;
+  std::string const tokenizer = "data.tokenizer=" + place.path("words/tokenizer.model");
+  write_tokenizer(place, "words", "tea");
+  Outcome const first = place.launch(GetParam(), place.deck("run", {tokenizer, "run.time_limit=5"}));
+  ASSERT_EQ(first.code, 75) << first.all();
+  write_tokenizer(place, "words", "iron");
+  expect_one_error(place.launch(GetParam(), place.deck("run", {tokenizer})),
+                   {"stage pretrain", "tokenizer_file"});
+  write_tokenizer(place, "words", "tea");
+  EXPECT_EQ(place.launch(GetParam(), place.deck("run", {tokenizer, "run.time_limit=5"})).code, 75);
+}
+
 TEST_P(Kept, ADamagedFileOfTheRunIsNamed) {
   Workplace const place;
   EXPECT_EQ(place.launch(GetParam(), place.deck("run", {"run.time_limit=5"})).code, 75);

@@ -163,6 +163,69 @@ TEST_P(Resume, ATimeLimitEndsInACheckpointAndTheRunGoesOn) {
   expect_same_run(reference, place.path("run"));
 }
 
+/// A launch that must stop well in a stage.
+void expect_stopped(Outcome const& outcome, std::string const& run, std::string const& stage,
+                    std::string const& reason) {
+  SCOPED_TRACE(outcome.all());
+  EXPECT_FALSE(outcome.timed_out);
+  EXPECT_EQ(outcome.code, 75);
+  EXPECT_THAT(outcome.err, HasSubstr("upit: stopped:"));
+  EXPECT_THAT(outcome.err, HasSubstr(reason));
+  EXPECT_THAT(error_lines(outcome), ::testing::IsEmpty());
+  expect_no_backtrace(outcome);
+  EXPECT_TRUE(is_begun(run, stage)) << stage;
+}
+
+TEST_P(Resume, StopsInsideAnExpertAndBetweenEvaluations) {
+  Workplace const place;
+  // 150 steps an expert, so that a signal that is sent at the first finds it unfinished.
+  std::vector<std::string> const longer = {"route.epochs=50"};
+  place.complete(GetParam(), "straight", longer);
+  std::string const run = place.path("run");
+  fs::copy(place.path("straight"), run, fs::copy_options::recursive);
+  auto const launch = [&](std::vector<std::string> const& more) {
+    std::vector<std::string> arguments = place.deck("run", longer);
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  };
+  auto const experts = [&] {
+    auto const names = files_of(run);
+    return std::ranges::count_if(names, [](auto const& name) { return name.starts_with("route/expert_"); });
+  };
+
+  // A limit of the five seconds that are kept anyway is reached at once: after the first of three blocks.
+  expect_stopped(place.launch(GetParam(), launch({"--redo", "route", "run.time_limit=5"})), run, "route",
+                 "run.time_limit");
+  H5File file = H5File::open(run + "/route/perplexity.h5", nullptr);
+  for (double const known : file.read_all<double>("log_perplexity")) EXPECT_TRUE(std::isnan(known));
+  file.close();
+
+  {
+    auto const job = place.start(GetParam(), launch({}));
+    ASSERT_TRUE(wait_until([&] { return fs::exists(run + "/route/buckets.csv") || !job->running(); },
+                           kPatience, 0.2));
+    job->send(SIGUSR1);
+    expect_stopped(job->wait(kPatience), run, "route", "SIGUSR1");
+    EXPECT_EQ(experts(), 0);
+  }
+
+  // Perplexities are known, so this one is stopped after one step of training.
+  expect_stopped(place.launch(GetParam(), launch({"run.time_limit=5"})), run, "route", "run.time_limit");
+  EXPECT_EQ(experts(), 0);
+  EXPECT_EQ(rows_of(run, "route"), 0);
+
+  place.complete(GetParam(), "run", longer);
+  expect_no_row_twice(run);
+  expect_same_run(place.path("straight"), run);
+
+  Outcome const outcome = place.launch(GetParam(), launch({"--redo", "evaluate", "run.time_limit=5"}));
+  expect_stopped(outcome, run, "evaluate", "run.time_limit");
+  EXPECT_THAT(outcome.err, HasSubstr("\"base\""));  // the first of the models
+  EXPECT_FALSE(fs::exists(run + "/evaluate/report.json"));
+  place.complete(GetParam(), "run", longer);
+  expect_same_run(place.path("straight"), run);
+}
+
 TEST(OtherRanks, GoOnFromTheSameFiles) {
   Workplace const place;
   std::string const run = place.path("run");

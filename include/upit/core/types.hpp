@@ -4,6 +4,7 @@
 
 #include <Kokkos_Core.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
@@ -11,6 +12,9 @@ namespace upit {
 
 /// Counts, offsets and extents: one stack of experts passes 2^31 elements.
 using Index = std::int64_t;
+
+/// An index, which is never negative, as the containers of the standard library take it: v[at(i)].
+constexpr std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 using Exec = Kokkos::DefaultExecutionSpace;
 using HostExec = Kokkos::DefaultHostExecutionSpace;

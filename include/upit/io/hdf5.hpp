@@ -15,16 +15,13 @@
 namespace upit {
 
 /// How the ranks of a file move data.
-///   by_rule      collective or independent by `transfers_collectively`; every rank makes every call
-///   collective   all pieces in one collective operation; every rank makes every call
+///   shared       every rank makes every call and moves its own piece. The rule, by measurement: ranks own
+///                contiguous blocks, and for those this was the faster way at every size (docs/checkpoint.md)
+///   collective   every rank makes every call, and all pieces go in one collective operation. For
+///                tests/bench/hdf5.cpp, by which another file system may be judged
 ///   independent  read, write and all queries are the affair of one rank; create_dataset,
 ///                write_attribute and close are still called by all
-enum class Transfer { by_rule, collective, independent };
-
-/// The rule, from what every rank knows: small pieces are written independently (a collective operation costs
-/// a round of messages), large ones collectively (few large requests reach the file system). A rank's piece
-/// is taken as an even share of the dataset.
-bool transfers_collectively(Index dataset_bytes, int ranks);
+enum class Transfer { shared, collective, independent };
 
 /// A part of a dataset: offset and count for its first axes; the axes after them are taken whole.
 struct Slab {
@@ -48,9 +45,9 @@ Slab row_share(std::span<Index const> shape, Index part, Index parts);
 class H5File {
  public:
   /// Creates `temporary_name(path)`; it becomes `path` in `close`.
-  static H5File create(std::string path, Communicator const* comm, Transfer transfer = Transfer::by_rule);
+  static H5File create(std::string path, Communicator const* comm, Transfer transfer = Transfer::shared);
   /// Opens for reading.
-  static H5File open(std::string path, Communicator const* comm, Transfer transfer = Transfer::by_rule);
+  static H5File open(std::string path, Communicator const* comm, Transfer transfer = Transfer::shared);
   /// A file that was created and not closed is abandoned: its temporary is removed. What cannot be closed in
   /// safety (see `Impl`) HDF5 closes when MPI ends.
   ~H5File();

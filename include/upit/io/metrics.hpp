@@ -38,10 +38,15 @@ class MetricsFile {
   /// that first appear after it.
   void cut_back(std::string_view stage, Index step);
 
+  /// Puts the rows of `stage` into the order of their steps, in the places that they have together. The file
+  /// is replaced as a whole, unless they are in order.
+  void sort(std::string_view stage);
+
   std::string const& path() const { return path_; }
 
  private:
   std::vector<std::string> rows() const;
+  void replace(std::vector<std::string> const& rows);
   void reopen();
 
   std::string path_;

@@ -24,16 +24,4 @@ void dare_merge(Exec const& exec, View1<T const> const& base, View1<T const> con
                 View1<T const> const& second, double weight, double drop, RandomKey first_mask,
                 RandomKey second_mask, Index first_element, View1<T> const& child);
 
-/// The masked task vector DARE_p(tuned - base) alone, with the masks of `dare_merge`; drop = 0: the task
-/// vector.
-///
-///   base   (n)  in   extent 0: zero
-///   tuned  (n)  in
-///   task   (n)  out
-///
-/// Enqueued on `exec`, not finished, when it returns.
-template <class T>
-void dare_apply(Exec const& exec, View1<T const> const& base, View1<T const> const& tuned, double drop,
-                RandomKey mask, Index first_element, View1<T> const& task);
-
 }  // namespace upit::kernels

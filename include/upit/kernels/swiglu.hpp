@@ -24,14 +24,4 @@ void swiglu_forward(Exec const& exec, View2<T const> gate_up, View2<T> act);
 template <class T>
 void swiglu_backward(Exec const& exec, View2<T const> dact, View2<T> gate_up);
 
-/// The same, into a buffer of its own.
-///
-///   dact      (N, F)   in
-///   gate_up   (N, 2F)  in
-///   dgate_up  (N, 2F)  out
-///
-/// Enqueued on `exec`, not finished, when it returns.
-template <class T>
-void swiglu_backward_into(Exec const& exec, View2<T const> dact, View2<T const> gate_up, View2<T> dgate_up);
-
 }  // namespace upit::kernels

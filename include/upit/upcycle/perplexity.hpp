@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "upit/comm/communicator.hpp"
@@ -25,9 +26,10 @@ class PerplexityScorer {
 
   /// Log-perplexity of the samples, (S) in nats: mean negative log likelihood of the response tokens. Blocks
   /// b = part, part + parts, ... are computed, other places hold 0: the sum over parts is the whole. No
-  /// communication. `after_block` is told how many blocks are done.
-  std::vector<double> score(Weights<float> const& weights, Index part, Index parts,
-                            std::function<void(Index)> const& after_block = {});
+  /// communication but what `stop` does: it is told how many blocks are done, after each, equally often in
+  /// every part. When it is true and blocks are left in any part, nothing is returned.
+  std::optional<std::vector<double>> score(Weights<float> const& weights, Index part, Index parts,
+                                           std::function<bool(Index)> const& stop = {});
 
   /// Blocks that `part` of `parts` computes.
   Index blocks(Index part, Index parts) const;

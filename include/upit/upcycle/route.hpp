@@ -21,7 +21,8 @@ struct RoutedSet {
 };
 
 /// Stage 3 (Algorithm 3 and equations 1 and 2 of UpIT). Leaves route/expert_NN.h5, route/buckets.csv and
-/// route/training.csv. Finished experts are kept when the stage is interrupted.
+/// route/training.csv. A stop is heeded after every training step and every block of perplexities: finished
+/// experts and columns are kept, a group that hears of it begins the one at hand again at the next launch.
 RoutedSet route(Run& run, ExpertSet const& experts);
 
 /// Log-perplexity of every seed sample under every expert, (S, n), NaN in columns not yet known.
@@ -36,13 +37,14 @@ struct PerplexityMatrix {
 
 /// Fills the unknown columns, one round of the groups after another; equal on all ranks, and the same bits on
 /// any number of ranks. `load` puts an expert into the weights that `scorer` is given; it may communicate
-/// within the group. `after_round` is told what is known; when it returns false the rest stays unknown.
-/// `after_block` gets this rank's count of finished blocks. Throws `AgreedError` naming expert and sample if
-/// a perplexity is not finite.
+/// within the group. `after_round` may keep what is known; when it returns false the rest stays unknown.
+/// `stop` is asked on every rank after every block, with this rank's count of finished blocks and about the
+/// seconds until it is asked again. If any rank says true, its group gives up its column, and what follows
+/// the round stays unknown too. Throws `AgreedError` naming expert and sample if a perplexity is not finite.
 void fill_perplexities(ExpertGroups const& groups, PerplexityScorer& scorer, Weights<float> const& weights,
                        std::function<void(Index expert)> const& load, PerplexityMatrix& matrix,
                        std::function<bool()> const& after_round = {},
-                       std::function<void(Index)> const& after_block = {});
+                       std::function<bool(Index, double)> const& stop = {});
 
 // Texts that the stage leaves.
 

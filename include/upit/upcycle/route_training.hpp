@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "upit/train/trainer.hpp"
@@ -50,7 +51,12 @@ class RouteTrainer {
   /// Draws the routing vectors of `expert` as a random router's, N(0, 0.02) keyed by (seed, layer, expert),
   /// and trains both. With an empty bucket nothing is trained. Collective over the group; throws
   /// `AgreedError` naming expert and step if loss or gradient is not finite.
-  RouteOutcome train(Index expert, std::function<void(RouteStep const&)> const& after_step = {});
+  ///
+  /// `stop` is asked on every rank after every step but the last, with about the seconds until it is asked
+  /// again. If any rank of the group says true, all give up: nothing is returned, the weights are of no use.
+  std::optional<RouteOutcome> train(Index expert,
+                                    std::function<void(RouteStep const&)> const& after_step = {},
+                                    std::function<bool(double)> const& stop = {});
 
   /// Steps of an expert's training.
   Index steps(Index expert) const;

@@ -46,6 +46,9 @@ class Run {
   /// True on all ranks once a signal has reached any of them or the time limit is near. Collective.
   /// `reserve`: seconds that a stop will take; at least five are kept.
   bool should_stop(double reserve = 0.0);
+  /// The same for this rank alone, not collective: for groups of ranks that stop before the world meets. A
+  /// reason once found stays, so that `should_stop` is then true on all ranks.
+  bool has_reason_to_stop(double reserve = 0.0);
   /// Why `should_stop` said so.
   std::string stop_reason() const { return stop_reason_; }
   /// The description that files of this run carry.
@@ -64,6 +67,7 @@ class Run {
   Dataset data_;
   std::optional<MetricsFile> metrics_;
   TimeLimit time_limit_;
+  double reason_ = 0.0;  // of this rank: 0 none, 1 time limit, 2 signal
   std::string stop_reason_;
 };
 

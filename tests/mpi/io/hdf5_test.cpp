@@ -57,7 +57,7 @@ TEST_P(Hdf5Mpi, UnevenAndEmptyPieces) {
       file.create_dataset<float>("layers/0/x", shape);
       file.create_dataset<float>("none", Shape{0, 4});
       file.write<float>("layers/0/x", rows_of(all, mine, 15), mine);
-      if (world.size() > 1 && GetParam() != Transfer::by_rule) {
+      if (world.size() > 1) {
         EXPECT_EQ(file.last_transfer_collective(), GetParam() == Transfer::collective);
       }
       file.write<float>("none", {}, {});
@@ -114,28 +114,7 @@ TEST_P(Hdf5Mpi, WholeTensorsAndOtherReaders) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Transfers, Hdf5Mpi,
-                         ::testing::Values(Transfer::by_rule, Transfer::collective, Transfer::independent));
-
-TEST(Hdf5MpiRule, SizeDecides) {
-  Communicator const world = Communicator::world();
-  SharedScratch const s(world);
-  Index const large = Index{1} << 20;  // elements of a rank: beyond any threshold in use
-  std::vector<float> const mine(static_cast<std::size_t>(large), static_cast<float>(world.rank()));
-  H5File file = H5File::create(s.path("f.h5"), &world);
-  file.create_dataset<float>("small", Shape{world.size()});
-  file.create_dataset<float>("large", Shape{world.size(), large});
-  Slab const row = {{world.rank()}, {1}};
-  file.write<float>("small", std::span(mine).first(1), row);
-  EXPECT_FALSE(file.last_transfer_collective());
-  file.write<float>("large", mine, row);
-  EXPECT_EQ(file.last_transfer_collective(), world.size() > 1);
-  file.close();
-  H5File const back = H5File::open(s.path("f.h5"), &world);
-  std::vector<float> got(mine.size());
-  Index const other = (world.rank() + 1) % world.size();
-  back.read<float>("large", got, {{other}, {1}});
-  EXPECT_EQ(got, std::vector<float>(mine.size(), static_cast<float>(other)));
-}
+                         ::testing::Values(Transfer::shared, Transfer::collective, Transfer::independent));
 
 TEST(Hdf5MpiErrors, AreTheSameOnAllRanks) {
   Communicator const world = Communicator::world();
@@ -227,7 +206,7 @@ void expect_last_good_one(std::string const& path) {
 
 TEST(Hdf5MpiErrors, NoRoomForADataset) {
   Communicator const world = Communicator::world();
-  for (Transfer const transfer : {Transfer::by_rule, Transfer::collective, Transfer::independent}) {
+  for (Transfer const transfer : {Transfer::shared, Transfer::collective, Transfer::independent}) {
     SharedScratch const s(world);
     std::string const path = s.write("f.h5", "the last good one");
     expect_agreed(world,

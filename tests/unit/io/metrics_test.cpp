@@ -70,6 +70,23 @@ TEST(Metrics, CutBack) {
   EXPECT_EQ(read_text_file(s.path("m.csv")), "stage,step\ny,9\n");
 }
 
+TEST(Metrics, SortsTheRowsOfOneStageInTheirPlaces) {
+  Scratch const s;
+  MetricsFile m(s.path("m.csv"), {"loss"});
+  m.append("b", 2, {{"loss", 0.5}});
+  for (Index const step : {1, 2, 10, 4, 3}) m.append("a", step, {{"loss", static_cast<double>(step)}});
+  m.append("b", 1, {});
+  m.sort("a");
+  std::string const sorted = "stage,step,loss\nb,2,0.5\na,1,1\na,2,2\na,3,3\na,4,4\na,10,10\nb,1,\n";
+  EXPECT_EQ(read_text_file(s.path("m.csv")), sorted);
+  auto const written = std::filesystem::last_write_time(s.path("m.csv"));
+  m.sort("a");
+  m.sort("none");
+  EXPECT_EQ(std::filesystem::last_write_time(s.path("m.csv")), written);
+  m.append("a", 11, {});  // into the file that took the old one's place
+  EXPECT_EQ(read_text_file(s.path("m.csv")), sorted + "a,11,\n");
+}
+
 TEST(Metrics, OtherFilesAreRefused) {
   Scratch const s;
   s.write("m.csv", "stage,step,other\n");

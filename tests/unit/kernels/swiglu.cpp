@@ -54,15 +54,13 @@ TYPED_TEST(SwiGlu, FarGatesStayFinite) {
   expect_close(to_host(view), {0, 0, 1.5, 3, 3, 0, 0, 0, 200, 1e4}, 2 * rounding<T>(), 1e-80);
 }
 
-TYPED_TEST(SwiGlu, BackwardInPlaceAndInto) {
+TYPED_TEST(SwiGlu, Backward) {
   using T = TypeParam;
   Exec const exec;
   for (auto const [N, F] : kShapes) {
     auto const gate_up = random_values(N * 2 * F, 2, 6.0);
     auto const dact = random_values(N * F, 3);
     auto const in_place = make2<T>(N, 2 * F, gate_up);
-    View2<T> const into("into", N, 2 * F);
-    kernels::swiglu_backward_into<T>(exec, make2<T>(N, F, dact), in_place, into);
     kernels::swiglu_backward<T>(exec, make2<T>(N, F, dact), in_place);
     exec.fence();
     Values want(N * 2 * F);
@@ -75,8 +73,7 @@ TYPED_TEST(SwiGlu, BackwardInPlaceAndInto) {
       }
     // s carries 6 roundings, 1 - s as much in absolute terms, times |g| <= 6 and |d u| <= 12.
     double const tolerance = 12 * (1 + 6) * 10 * rounding<T>();
-    expect_close(to_host(into), want, 0.0, tolerance);
-    EXPECT_EQ(to_host(in_place), to_host(into));
+    expect_close(to_host(in_place), want, 0.0, tolerance);
   }
 }
 

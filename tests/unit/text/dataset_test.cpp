@@ -3,19 +3,13 @@
 #include "upit/text/dataset.hpp"
 
 #include <fmt/format.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <functional>
 #include <set>
 
-#include "upit/core/error.hpp"
+#include "unit/text/support.hpp"
 
 namespace upit {
 namespace {
@@ -24,28 +18,15 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::string message_of(std::function<void()> const& work) {
-  try {
-    work();
-  } catch (Error const& error) {
-    return error.what();
-  }
-  return "no error";
-}
+using test::message_of;
+using test::Scratch;
+using test::shared_data;
 
-/// A folder of its own for each test, gone afterwards.
+/// A folder of its own for each test.
 class DataFiles : public ::testing::Test {
  protected:
-  DataFiles() {
-    folder_ = std::filesystem::temp_directory_path() / fmt::format("upit_text_{}", getpid());
-    std::filesystem::create_directories(folder_);
-  }
-  ~DataFiles() override { std::filesystem::remove_all(folder_); }
-
   std::string write(std::string const& name, std::string const& content) const {
-    std::string const path = (folder_ / name).string();
-    std::ofstream(path, std::ios::binary) << content;
-    return path;
+    return folder_.write(name, content);
   }
   /// `count` records with prompts "NAME 0", "NAME 1", ...
   std::string write_records(std::string const& name, int count) const {
@@ -56,7 +37,7 @@ class DataFiles : public ::testing::Test {
     return write(name + ".jsonl", text);
   }
 
-  std::filesystem::path folder_;
+  Scratch folder_;
 };
 
 std::set<std::string> texts(TokenStore const& store, int domain = -1) {
@@ -78,7 +59,7 @@ TEST_F(DataFiles, ReadsPlainAndGzip) {
       "{\"output\": \"\xc3\xa9\\n\", \"instruction\": \"no "
       "input\"}\r\n{\"instruction\":\"x\",\"input\":null,\"output\":\"\"}";
   std::string const plain = write("data.jsonl", text);
-  std::string const packed = (folder_ / "data.jsonl.gz").string();
+  std::string const packed = folder_.path("data.jsonl.gz");
   gzFile file = gzopen(packed.c_str(), "wb");
   ASSERT_NE(file, nullptr);
   gzwrite(file, text.data(), static_cast<unsigned>(text.size()));
@@ -221,8 +202,8 @@ TEST_F(DataFiles, EqualRecordsAreTakenOnce) {
   deck.source = {{first, "", 1.0}, {first, "again", 1.0}};
   deck.samples = 20;
   EXPECT_THAT(message_of([&] { load_dataset(deck, *tokenizer, 1); }), HasSubstr("found 0"));
-  std::ofstream(folder_ / "twice.jsonl") << std::ifstream(first).rdbuf() << std::ifstream(first).rdbuf();
-  deck.source = {{(folder_ / "twice.jsonl").string(), "", 1.0}};
+  std::ofstream(folder_.path("twice.jsonl")) << std::ifstream(first).rdbuf() << std::ifstream(first).rdbuf();
+  deck.source = {{folder_.path("twice.jsonl"), "", 1.0}};
   deck.samples = 30;
   Dataset const data = load_dataset(deck, *tokenizer, 1);
   EXPECT_EQ(data.report.duplicates, 30);
@@ -339,14 +320,13 @@ TEST(TokenStore, HashSeesTokensBoundariesAndDomains) {
 }
 
 TEST(RealData, OneTenthAtOneOneThree) {
-  std::string const folder = std::string(UPIT_SHARED_DATA) + "/";
-  if (!std::filesystem::exists(folder + "instruct/code.jsonl.gz"))
-    GTEST_SKIP() << "no shared data at " << folder;
-  auto const tokenizer = make_tokenizer(folder + "models/stories260K/tokenizer.model");
+  std::string const model = shared_data("models/stories260K/tokenizer.model");
+  if (model.empty()) GTEST_SKIP() << "no shared data at " << UPIT_SHARED_DATA;
+  auto const tokenizer = make_tokenizer(model);
   DataDeck deck;
-  deck.source = {{folder + "instruct/code.jsonl.gz", "", 1.0},
-                 {folder + "instruct/math.jsonl.gz", "", 1.0},
-                 {folder + "instruct/general.jsonl.gz", "", 3.0}};
+  deck.source = {{shared_data("instruct/code.jsonl.gz"), "", 1.0},
+                 {shared_data("instruct/math.jsonl.gz"), "", 1.0},
+                 {shared_data("instruct/general.jsonl.gz"), "", 3.0}};
   deck.format = "alpaca";
   deck.context = 512;
   deck.samples = 500;

@@ -2,16 +2,7 @@
 // Owns the tests of tokenizers and templates.
 #include "upit/text/tokenizer.hpp"
 
-#include <fmt/format.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <filesystem>
-#include <fstream>
-#include <functional>
-
-#include "upit/core/error.hpp"
+#include "unit/text/support.hpp"
 #include "upit/text/template.hpp"
 
 namespace upit {
@@ -22,24 +13,9 @@ using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 
-std::string message_of(std::function<void()> const& work) {
-  try {
-    work();
-  } catch (Error const& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-/// Path below the shared data folder; empty if it is not there.
-std::string shared(std::string const& name) {
-  std::string const path = std::string(UPIT_SHARED_DATA) + "/" + name;
-  return std::filesystem::exists(path) ? path : "";
-}
-
-std::string temporary(std::string const& name) {
-  return (std::filesystem::temp_directory_path() / fmt::format("{}_{}.model", name, getpid())).string();
-}
+using test::message_of;
+using test::Scratch;
+using test::shared_data;
 
 TEST(ByteTokenizer, GivesEveryByteBack) {
   auto const tokenizer = make_tokenizer("bytes");
@@ -59,7 +35,7 @@ TEST(ByteTokenizer, GivesEveryByteBack) {
 }
 
 TEST(SentencePiece, ReadsStories260K) {
-  std::string const path = shared("models/stories260K/tokenizer.model");
+  std::string const path = shared_data("models/stories260K/tokenizer.model");
   if (path.empty()) GTEST_SKIP() << "no shared data at " << UPIT_SHARED_DATA;
   auto const tokenizer = make_tokenizer(path);
   EXPECT_EQ(tokenizer->vocabulary(), 512);
@@ -83,25 +59,24 @@ TEST(SentencePiece, NamesAMissingOrBrokenFile) {
   EXPECT_THAT(message_of([] { make_tokenizer("no/such/tokenizer.model"); }),
               AllOf(HasSubstr("no/such/tokenizer.model"), HasSubstr("no such file"), HasSubstr("bytes")));
   EXPECT_THAT(message_of([] { make_tokenizer("."); }), HasSubstr("no such file"));  // a folder
+  Scratch const folder;
   for (std::string const& content : {std::string("this is no protobuf message"), std::string()}) {
-    std::string const path = temporary("upit_broken_tokenizer");
-    std::ofstream(path) << content;
+    std::string const path = folder.write("broken.model", content);
     std::string const message = message_of([&] { make_tokenizer(path); });
     EXPECT_THAT(message, AllOf(HasSubstr(path), HasSubstr("no SentencePiece model")));
     EXPECT_EQ(message.find('\n'), std::string::npos);
-    std::filesystem::remove(path);
   }
 }
 
 TEST(SentencePiece, NamesATruncatedFile) {
-  std::string const whole = shared("models/stories260K/tokenizer.model");
+  std::string const whole = shared_data("models/stories260K/tokenizer.model");
   if (whole.empty()) GTEST_SKIP() << "no shared data at " << UPIT_SHARED_DATA;
-  std::string const path = temporary("upit_cut_tokenizer");
-  std::filesystem::copy_file(whole, path, std::filesystem::copy_options::overwrite_existing);
+  Scratch const folder;
+  std::string const path = folder.path("cut.model");
+  std::filesystem::copy_file(whole, path);
   std::filesystem::permissions(path, std::filesystem::perms::owner_write, std::filesystem::perm_options::add);
   std::filesystem::resize_file(path, std::filesystem::file_size(whole) / 2);
   EXPECT_THAT(message_of([&] { make_tokenizer(path); }), HasSubstr(path));
-  std::filesystem::remove(path);
 }
 
 TEST(Template, SpansOfPlain) {

@@ -22,9 +22,7 @@ TEST(Perplexity, IsTheMeanOverResponseTokensOfTheSampleAlone) {
   Communicator const comm = Communicator::world();
   PerplexityScorer scorer(comm, model, expert, table, store, samples);
   EXPECT_EQ(scorer.blocks(0, 1), 2);
-  Index blocks = 0;
-  auto const found = scorer.score(weights, 0, 1, [&](Index done) { blocks = done; });
-  EXPECT_EQ(blocks, 2);
+  auto const found = scorer.score(weights, 0, 1).value();
 
   Exec const exec;
   for (std::size_t s = 0; s < samples.size(); ++s) {
@@ -64,16 +62,45 @@ TEST(Perplexity, PartsHaveTheSameBitsAsTheWhole) {
   for (Index s = 99; s >= 0; --s) samples.push_back(s);
   Communicator const comm = Communicator::world();
   PerplexityScorer whole(comm, model, expert, table, store, samples);
-  auto const expected = whole.score(weights, 0, 1);
+  auto const expected = whole.score(weights, 0, 1).value();
   for (Index const parts : {2, 3, 9}) {
     std::vector<double> sum(samples.size(), 0.0);
     for (Index part = 0; part < parts; ++part) {
       PerplexityScorer own(comm, model, expert, table, store, samples);
-      auto const scores = own.score(weights, part, parts);
+      auto const scores = own.score(weights, part, parts).value();
       for (std::size_t s = 0; s < sum.size(); ++s) sum[s] += scores[s];
     }
     EXPECT_EQ(sum, expected) << parts << " parts";
   }
+}
+
+TEST(Perplexity, IsStoppedBetweenBlocksInEveryPartAlike) {
+  TokenStore const store = test::route_store(100);
+  ModelConfig const model = test::tiny_model(true, 2);
+  ExpertConfig const expert = test::route_expert(RouterUse::none, 0.0);
+  ParameterTable const table(model, expert);
+  Weights<float> const weights(table);
+  test::fill_route_weights(table, 0, weights);
+  std::vector<Index> samples;
+  for (Index s = 0; s < 80; ++s) samples.push_back(s);
+  Communicator const comm = Communicator::world();
+  PerplexityScorer scorer(comm, model, expert, table, store, samples);
+  ASSERT_EQ(scorer.blocks(0, 1), 5);
+  // Of three parts the first two have two blocks; the third has one and asks as often.
+  for (Index part = 0; part < 3; ++part) {
+    std::vector<Index> asked;
+    auto const ask = [&](Index done) {
+      asked.push_back(done);
+      return false;
+    };
+    EXPECT_TRUE(scorer.score(weights, part, 3, ask).has_value());
+    EXPECT_EQ(asked, (std::vector<Index>{1, part < 2 ? 2 : 1})) << part;
+  }
+  Index asked = 0;
+  EXPECT_FALSE(scorer.score(weights, 0, 1, [&](Index done) { return (asked = done) == 3; }).has_value());
+  EXPECT_EQ(asked, 3);
+  EXPECT_TRUE(scorer.score(weights, 0, 1, [&](Index done) { return (asked = done) == 5; }).has_value());
+  EXPECT_EQ(asked, 5);
 }
 
 }  // namespace

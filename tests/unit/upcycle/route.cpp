@@ -37,7 +37,7 @@ Trained train(RouteTraining const& settings, TokenStore const& store, Index expe
   RouteTrainer trainer(comm, settings, store, domain_buckets(store.size(), experts));
   test::fill_route_weights(trainer.table(), expert, trainer.weights());
   Trained t;
-  t.outcome = trainer.train(expert, [&](RouteStep const& s) { t.steps.push_back(s); });
+  t.outcome = trainer.train(expert, [&](RouteStep const& s) { t.steps.push_back(s); }).value();
   t.expert = host_copy(trainer.weights().expert);
   t.router = host_copy(trainer.weights().router);
   return t;
@@ -84,6 +84,30 @@ TEST(RouteTraining, RepeatsItselfWhateverWasTrainedBefore) {
   for (Index const e : {0, 2, 1}) {
     test::fill_route_weights(trainer.table(), e, trainer.weights());
     trainer.train(e);
+  }
+  EXPECT_EQ(host_copy(trainer.weights().router), alone.router);
+  EXPECT_EQ(host_copy(trainer.weights().expert), alone.expert);
+}
+
+TEST(RouteTraining, GivesUpAfterTheStepAndLeavesNoTraceInTheNext) {
+  TokenStore const store = test::route_store(60);
+  RouteTraining const s = test::route_settings(0.2);
+  Trained const alone = train(s, store, 1);
+  Communicator const comm = Communicator::world();
+  RouteTrainer trainer(comm, s, store, domain_buckets(store.size(), 3));
+  Index const steps = trainer.steps(1);
+  for (Index const last : {Index{1}, steps - 1, steps}) {
+    Index taken = 0, asked = 0;
+    test::fill_route_weights(trainer.table(), 1, trainer.weights());
+    auto const outcome = trainer.train(
+        1, [&](RouteStep const&) { ++taken; },
+        [&](double seconds) {
+          EXPECT_GT(seconds, 0.0);
+          return ++asked == last;
+        });
+    EXPECT_EQ(taken, last);
+    EXPECT_EQ(outcome.has_value(), last == steps);  // after its last step an expert is finished, not given up
+    EXPECT_EQ(asked, std::min(last, steps - 1));
   }
   EXPECT_EQ(host_copy(trainer.weights().router), alone.router);
   EXPECT_EQ(host_copy(trainer.weights().expert), alone.expert);
@@ -143,7 +167,7 @@ TEST(RouteTraining, MeasuresHowFarLogitsMove) {
   Weights<float> const& w = trainer.weights();
   Kokkos::deep_copy(w.tensor(table.find(0, "attention.out")), 0.0F);
   Kokkos::deep_copy(w.tensor(table.find(0, "ffn_norm")), 1.0F);
-  RouteOutcome const o = trainer.train(0);
+  RouteOutcome const o = trainer.train(0).value();
 
   Weights<float> const start(table);
   initialise_router(table, s.seed, 0, start);
