@@ -16,7 +16,7 @@ namespace upit {
 
 /// How the ranks of a file move data.
 ///   shared       every rank makes every call and moves its own piece. The rule, by measurement: ranks own
-///                contiguous blocks, and for those this was the faster way at every size (docs/checkpoint.md)
+///                contiguous blocks, and for those this was nowhere clearly slower (docs/checkpoint.md)
 ///   collective   every rank makes every call, and all pieces go in one collective operation. For
 ///                tests/bench/hdf5.cpp, by which another file system may be judged
 ///   independent  read, write and all queries are the affair of one rank; create_dataset,
