@@ -11,7 +11,6 @@
 namespace upit {
 namespace {
 
-constexpr std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 void check_shape(ExchangeShape const& shape) {
   expect(shape.first.size() >= 2 && shape.first.front() == 0, "ranges of experts begin at expert 0");

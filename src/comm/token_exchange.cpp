@@ -28,7 +28,6 @@ constexpr int kLanes = 2;  // one chunk on its way while another is worked on
 constexpr int kTag = 1;
 constexpr bool kHostReachesMemory = Kokkos::SpaceAccessibility<Kokkos::HostSpace, Memory>::accessible;
 
-constexpr std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 /// Whether MPI takes pointers into the memory of this build's device.
 bool mpi_is_gpu_aware() {

@@ -89,7 +89,7 @@ int check_deck(Deck const& deck, Index ranks, std::string const& surroundings, C
   console.say(ranks == world.size()
                   ? surroundings
                   : fmt::format("planned for {} ranks; threads as here: {}", ranks, surroundings));
-  RankGrid const grid(world, deck.parallel.expert);
+  check_rank_grid(ranks, deck.parallel.expert);
   world.agree_on_root([&] { say_plan(deck, make_plan(deck, ranks), ranks, console); });
   return 0;
 }

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "commands.hpp"
-#include "upit/comm/rank_grid.hpp"
 #include "upit/core/timer.hpp"
 #include "upit/upcycle/expand.hpp"
 #include "upit/upcycle/route.hpp"
@@ -15,7 +14,6 @@ namespace upit {
 int run_deck(Deck const& deck, Communicator const& world, Console& console,
              upcycle::RunOptions const& options) {
   Stopwatch const since_start;
-  RankGrid const grid(world, deck.parallel.expert);
   upcycle::Run run(deck, world, console, options);
   if (!options.redo.empty()) {
     upcycle::redo_stages(run, options.redo);

@@ -57,6 +57,11 @@ void initialise_lora(ParameterTable const& table, std::uint64_t seed, Weights<T>
   }
 }
 
+double random_router_weight(std::uint64_t seed, Index layer, Index expert, Index channel) {
+  RandomKey const key = random_key(seed, "router", layer, expert);
+  return kRouterDeviation * random_normal(key, static_cast<std::uint64_t>(channel));
+}
+
 template <class T>
 void initialise_router(ParameterTable const& table, std::uint64_t seed, Index first_expert,
                        Weights<T> const& weights) {
@@ -64,8 +69,7 @@ void initialise_router(ParameterTable const& table, std::uint64_t seed, Index fi
     if (t.group != Group::router) continue;
     Index const width = t.shape[1];
     fill_from_host(weights.router.data() + t.offset, t.size(), [&](Index i) {
-      RandomKey const key = random_key(seed, "router", t.layer, first_expert + i / width);
-      return kRouterDeviation * random_normal(key, static_cast<std::uint64_t>(i % width));
+      return random_router_weight(seed, t.layer, first_expert + i / width, i % width);
     });
   }
 }

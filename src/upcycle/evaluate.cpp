@@ -41,7 +41,7 @@ Evaluation score_dense(Run& run, BaseModel const& base, std::string const& exper
   Weights<float> const weights(table);
   load_base(run, base, table, weights);
   if (!expert_file.empty()) {
-    read_model_file(run.path(expert_file), &run.world(), table, weights, {false, true, false});
+    read_model_file(run.path(expert_file), &run.world(), table, weights, expert_groups(run.deck()));
   }
   Evaluator<float> evaluator(run.world(), base.model, expert, table);
   return evaluator.evaluate(weights, run.data().held_out, options_of(run.deck(), false));
@@ -50,11 +50,13 @@ Evaluation score_dense(Run& run, BaseModel const& base, std::string const& exper
 /// `random_router`: routers drawn afresh, for comparison.
 Evaluation score_moe(Run& run, MoeModel const& moe, bool random_router) {
   ExpertConfig const expert = moe_experts(run.deck(), moe.experts);
-  ParameterTable const table(moe.base.model, expert);
+  ExpertParallel const parallel = run.parallel();
+  ParameterTable const table(moe.base.model, expert, {},
+                             expert.mixes_ffns() ? parallel.held(expert.count) : ExpertRange{});
   Weights<float> const weights(table);
   read_model_file(run.path(moe.file), &run.world(), table, weights, {true, true, true});
   if (random_router) initialise_router(table, run.seed() + 1, moe.experts, weights);
-  Evaluator<float> evaluator(run.world(), moe.base.model, expert, table);
+  Evaluator<float> evaluator(run.world(), moe.base.model, expert, table, parallel);
   return evaluator.evaluate(weights, run.data().held_out, options_of(run.deck(), true));
 }
 

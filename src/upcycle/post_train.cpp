@@ -26,8 +26,8 @@ MoeModel post_train(Run& run, MoeModel const& assembled) {
   options.balance = deck.post_train.balance;
   // Dropout goes on from other masks than stage 1 had at the same step number.
   options.seed = deck.run.seed + 0x9e3779b97f4a7c15ULL;
-  Trainer<float> trainer(run.world(), model, expert, {false, true, true},
-                         plan.max_tokens_per_rank(run.world().size()), options);
+  Trainer<float> trainer(run.world(), model, expert, moe_trained(deck),
+                         plan.max_tokens_per_rank(run.world().size()), options, run.parallel());
   read_model_file(run.path(assembled.file), &run.world(), trainer.table(), trainer.weights(),
                   {true, true, true});
   // Epochs count on from stage 1, so that the order of data depends on (seed, epoch) alone.
@@ -41,7 +41,7 @@ MoeModel post_train(Run& run, MoeModel const& assembled) {
   say_training(run, "stage 5: post-training", report);
   write_model_file(run.path(moe.file), run.world(),
                    run.file_info("moe", model, expert, assembled.base.hash, steps), trainer.table(),
-                   trainer.weights(), {true, true, true});
+                   trainer.weights(), {true, true, true}, trainer.parallel().grid);
   stage.finish(fmt::format("steps {}, last loss {:.4f}", steps, report.last_loss));
   return moe;
 }

@@ -57,6 +57,7 @@ ExpertSet prepare(Run& run, BaseModel const& base) {
     if (chosen[i] == 0) set.base_is = static_cast<Index>(i);
     set.files.push_back(file(chosen[i]));
   }
+  if (has_ffn_experts(deck)) set.backbones = set.files;
   if (stage.complete()) return set;
 
   BatchPlan const plan(run.data().train, deck.data.context, deck.data.packing, deck.train.batch,
@@ -68,16 +69,16 @@ ExpertSet prepare(Run& run, BaseModel const& base) {
   run.world().agree([&] { at = checkpoint_steps(steps, m); });
   stage.begin();
   ExpertConfig const expert = single_expert(deck, RouterUse::none);
-  Trainer<float> trainer(run.world(), base.model, expert, {false, true, false},
+  Trainer<float> trainer(run.world(), base.model, expert, dense_trained(deck),
                          plan.max_tokens_per_rank(run.world().size()), trainer_options(deck));
   load_base(run, base, trainer.table(), trainer.weights());
-  initialise_lora(trainer.table(), run.seed(), trainer.weights());
+  if (expert.has_lora()) initialise_lora(trainer.table(), run.seed(), trainer.weights());
   auto const save = [&](Index j, Index step) {
     write_model_file(run.path(file(j)), run.world(),
                      run.file_info("expert", base.model, expert, base.hash, step), trainer.table(),
-                     trainer.weights(), {false, true, false});
+                     trainer.weights(), expert_groups(deck));
   };
-  // The base as an expert is LoRA as it starts: B = 0.
+  // The base as an expert: LoRA as it starts, B = 0, or the model as it starts. Task vectors begin there.
   if (!run.directory().exists(file(0))) save(0, 0);
   auto const after_step = [&](Index step) {
     for (std::size_t j = 0; j < at.size(); ++j) {
@@ -86,7 +87,7 @@ ExpertSet prepare(Run& run, BaseModel const& base) {
   };
   LoopSettings settings =
       loop_settings(run, "prepare", steps, 0, run.file_info("state", base.model, expert, base.hash, 0));
-  settings.output_bytes = (2 * m + 1) * model_file_bytes(trainer.table(), {false, true, false});
+  settings.output_bytes = (2 * m + 1) * model_file_bytes(trainer.table(), expert_groups(deck));
   LoopReport const report = train_loop(trainer, run.data().train, plan, settings, loop_hooks(run, after_step),
                                        run.console(), run.metrics());
   Table table({"checkpoint", "step", "epoch", "expert"});

@@ -69,6 +69,8 @@ struct Routing {
                                     base, from.base.hash));
     }
     read_model_file(path, &groups.group(), table, weights, {false, true, false});
+    if (from.backbones.empty()) return;
+    read_model_file(run.path(from.backbones[at(e)]), &groups.group(), table, weights, {true, false, false});
   }
 
   PerplexityMatrix perplexities();

@@ -22,7 +22,12 @@ constexpr double kReserveSeconds = 5.0;  // kept of a time limit at least, for t
 }  // namespace
 
 Run::Run(Deck const& deck, Communicator const& world, Console& console, RunOptions const& options)
-    : deck_(deck), world_(&world), console_(&console), options_(options), time_limit_(deck.run.time_limit) {
+    : deck_(deck),
+      world_(&world),
+      grid_(world, deck.parallel.expert),
+      console_(&console),
+      options_(options),
+      time_limit_(deck.run.time_limit) {
   directory_ = std::make_unique<RunDirectory>(deck_.run.directory, world);
   world.agree([&] {
     tokenizer_ = make_tokenizer(deck_.data.tokenizer);
@@ -70,13 +75,25 @@ Index Run::steps(Index planned) const {
   return options_.rehearse > 0 ? std::min(planned, options_.rehearse) : planned;
 }
 
+bool has_ffn_experts(Deck const& deck) { return deck.expert.kind == "ffn"; }
+
+Trained dense_trained(Deck const& deck) { return {has_ffn_experts(deck), true, false}; }
+
+Groups expert_groups(Deck const& deck) { return {has_ffn_experts(deck), true, false}; }
+
+Trained moe_trained(Deck const& deck) { return {has_ffn_experts(deck), true, true}; }
+
 ExpertConfig single_expert(Deck const& deck, RouterUse router) {
   ExpertConfig e;
   e.count = 1;
+  e.router = router;
+  if (has_ffn_experts(deck)) {
+    e.kind = ExpertKind::ffn;
+    return e;
+  }
   e.rank = deck.lora.rank;
   e.alpha = deck.lora.alpha;
   e.dropout = deck.lora.dropout;
-  e.router = router;
   return e;
 }
 
@@ -84,7 +101,7 @@ ExpertConfig moe_experts(Deck const& deck, Index count) {
   ExpertConfig e = single_expert(deck, RouterUse::gate);
   e.count = count;
   e.active = deck.post_train.top_k;
-  e.mix = deck.lora.mix == "ffn" ? LoraMix::ffn : LoraMix::branch;
+  if (!has_ffn_experts(deck)) e.mix = deck.lora.mix == "ffn" ? LoraMix::ffn : LoraMix::branch;
   e.order =
       deck.upcycle.router_order == "softmax_topk" ? RouterOrder::softmax_topk : RouterOrder::topk_softmax;
   return e;

@@ -24,7 +24,26 @@ TrainerOptions trainer_options(Deck const& deck) {
   return o;
 }
 
+namespace {
+
+/// The base of a model whose FFN is its one expert: the same values under the expert's names.
+void load_base_as_expert(Run& run, BaseModel const& base, ParameterTable const& table,
+                         Weights<float> const& weights) {
+  ParameterTable const dense(base.model, {});
+  Weights<float> const values(dense);
+  load_base(run, base, dense, values);
+  for (auto const& t : table.tensors()) {
+    if (t.group == Group::router) continue;
+    std::string name = t.name;
+    if (t.group == Group::expert) name.replace(name.find(".experts."), 9, ".ffn.");
+    Kokkos::deep_copy(weights.tensor(t), values.tensor(dense.find(name)));
+  }
+}
+
+}  // namespace
+
 void load_base(Run& run, BaseModel const& base, ParameterTable const& table, Weights<float> const& weights) {
+  if (table.contains("layers.0.experts.gate_up")) return load_base_as_expert(run, base, table, weights);
   if (directory_on_root(base.path, run.world())) {
     run.world().agree([&] { load_huggingface(base.path, table, base.model, weights); });
   } else {

@@ -128,6 +128,9 @@ template <class T>
 void initialise_router(ParameterTable const& table, std::uint64_t seed, Index first_expert,
                        Weights<T> const& weights);
 
+/// One of those values.
+double random_router_weight(std::uint64_t seed, Index layer, Index expert, Index channel);
+
 extern template struct Weights<float>;
 extern template struct Weights<double>;
 

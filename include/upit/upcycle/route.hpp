@@ -14,7 +14,8 @@
 
 namespace upit::upcycle {
 
-/// The experts after stage 3: files with /expert and, with `has_vectors`, /router (1, C) in every layer.
+/// The experts after stage 3: files with /expert and, with `has_vectors`, /router (1, C) in every layer;
+/// backbones of FFN experts stay in the files of stage 2.
 struct RoutedSet {
   ExpertSet experts;
   bool has_vectors = false;  // false: the router starts random (route.data = "none")

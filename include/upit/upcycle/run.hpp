@@ -7,11 +7,13 @@
 #include <string>
 
 #include "upit/comm/communicator.hpp"
+#include "upit/comm/rank_grid.hpp"
 #include "upit/config/deck.hpp"
 #include "upit/core/console.hpp"
 #include "upit/core/signals.hpp"
 #include "upit/io/metrics.hpp"
 #include "upit/io/run_directory.hpp"
+#include "upit/model/ffn_experts.hpp"
 #include "upit/text/dataset.hpp"
 #include "upit/text/tokenizer.hpp"
 #include "upit/train/model_file.hpp"
@@ -37,6 +39,8 @@ class Run {
   Dataset const& data() const { return data_; }
   RunOptions const& options() const { return options_; }
   std::uint64_t seed() const { return deck_.run.seed; }
+  /// How the MoE model's FFN experts are spread over the world.
+  ExpertParallel parallel() const { return {&grid_, deck_.parallel.capacity, deck_.parallel.chunks}; }
 
   /// Full path of a file of the run.
   std::string path(std::string_view name) const { return directory_->path(name); }
@@ -60,6 +64,7 @@ class Run {
  private:
   Deck deck_;
   Communicator const* world_;
+  RankGrid grid_;
   Console* console_;
   RunOptions options_;
   std::unique_ptr<RunDirectory> directory_;
@@ -78,17 +83,25 @@ struct BaseModel {
   std::string hash;  // of its values: `backbone_hash`
 };
 
-/// Experts on disk: files of kind "expert" with E = 1 (tensors "layers.l.lora.*" of extent (1, ...)), in the
-/// run directory. `base_is` is the position of the base itself among them (prepare.include_base), or -1:
-/// never a parent.
+/// Experts on disk: files of kind "expert" with E = 1 (tensors "layers.l.lora.*" or "layers.l.experts.*" of
+/// extent (1, ...)), in the run directory. `base_is` is the position of the base itself among them
+/// (prepare.include_base), or -1: never a parent.
 struct ExpertSet {
   BaseModel base;
   std::vector<std::string> files;  // relative to the run directory, in order of the expert's number
+  // FFN experts are whole models: where the backbone of each is. Stage 3 trains on without changing it.
+  std::vector<std::string> backbones;
   Index base_is = -1;
   std::string hash;  // of the stage that left them: what the next stage names as read
 };
 
-/// Shapes of one LoRA expert under this deck: E = 1.
+bool has_ffn_experts(Deck const& deck);
+/// What stage 1 trains, and what its checkpoints hold.
+Trained dense_trained(Deck const& deck);
+Groups expert_groups(Deck const& deck);
+/// What stage 5 trains.
+Trained moe_trained(Deck const& deck);
+/// Shapes of one expert under this deck: E = 1.
 ExpertConfig single_expert(Deck const& deck, RouterUse router);
 /// Shapes of the MoE model.
 ExpertConfig moe_experts(Deck const& deck, Index count);

@@ -14,7 +14,8 @@ namespace upit::upcycle {
 /// AdamW, clipping, seed and loss of [train] and [data].
 TrainerOptions trainer_options(Deck const& deck);
 
-/// Loads the values of the base into weights laid out by `table` (backbone group). Collective.
+/// Loads the values of the base into weights laid out by `table`: the backbone, and the FFN where a single
+/// FFN expert stands in its place. Collective.
 void load_base(Run& run, BaseModel const& base, ParameterTable const& table, Weights<float> const& weights);
 
 /// The loop's hooks and settings for a stage of this run.

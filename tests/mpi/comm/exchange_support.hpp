@@ -18,7 +18,6 @@ struct Calls {
 };
 inline Calls calls;
 
-constexpr std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 /// Lowers the limit for one test.
 class Limit {

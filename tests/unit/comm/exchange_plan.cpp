@@ -18,7 +18,6 @@
 namespace upit {
 namespace {
 
-constexpr std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 using Counts = std::vector<Index>;  // (P, E)
 
