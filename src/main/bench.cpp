@@ -22,7 +22,9 @@ json to_json(BenchOptions const& o, BenchReport const& report, std::string const
                    {"ffn", m.ffn},          {"vocabulary", m.vocabulary},
                    {"sequence", m.context}, {"sequences", o.sequences},
                    {"experts", o.experts},  {"top_k", o.active},
-                   {"rank", o.rank},        {"mix", o.mix == LoraMix::ffn ? "ffn" : "branch"}};
+                   {"rank", o.rank},        {"mix", o.mix == LoraMix::ffn ? "ffn" : "branch"},
+                   {"group", o.group},      {"capacity", o.capacity},
+                   {"chunks", o.chunks}};
   out["ceiling_gflops"] = {
       {"best", report.best_ceiling()}, {"median", report.median_ceiling()}, {"samples", report.ceiling}};
   out["peak_resident_bytes"] = report.resident;
@@ -43,6 +45,8 @@ json to_json(BenchOptions const& o, BenchReport const& report, std::string const
                             {"share_best", report.best_share(c)},
                             {"share_median", c.median_share()},
                             {"bytes_per_rank", c.bytes},
+                            {"exchange_seconds", c.exchange_seconds},
+                            {"exchange_bytes", c.exchange_bytes},
                             {"loss", c.loss}});
   }
   return out;
@@ -56,9 +60,10 @@ int bench(BenchCommand const& command, std::string const& surroundings, Communic
   ModelConfig const& m = o.model;
   console.say(surroundings);
   console.say(fmt::format(
-      "d {}, L {}, H {}, G {}, f {}, V {}; {} x {} tokens a step over all ranks; r {}, E {}, K {}, {}",
+      "d {}, L {}, H {}, G {}, f {}, V {}; {} x {} tokens a step over all ranks; r {}, E {}, K {}, {}; "
+      "groups of {}",
       m.width, m.layers, m.heads, m.kv_heads, m.ffn, m.vocabulary, o.sequences, m.context, o.rank, o.experts,
-      o.active, o.mix == LoraMix::ffn ? "ffn" : "branch"));
+      o.active, o.mix == LoraMix::ffn ? "ffn" : "branch", o.group));
   BenchReport const report = run_bench(world, o, console);
   Table table({"case", "ms best", "median", "tokens/s best", "median", "GFLOP/s best", "median", "share best",
                "median", "peak bytes a rank"});
@@ -72,6 +77,12 @@ int bench(BenchCommand const& command, std::string const& surroundings, Communic
                fmt::format("{:.3f}", c.median_share()), format_bytes(c.bytes)});
   }
   console.say(table);
+  for (auto const& c : report.cases) {
+    if (c.exchange_bytes == 0.0) continue;
+    console.say(fmt::format(
+        "{}: {} a step from rank to rank; ranks wait for it {:.1f} % of the step (median)", name_of(c.kind),
+        format_bytes(static_cast<Index>(c.exchange_bytes)), 100.0 * c.exchange_share()));
+  }
   console.say(fmt::format(
       "ceiling: best {:.1f}, median {:.1f} GFLOP/s of {} samples; largest resident memory of a rank, "
       "all cases together: {}",

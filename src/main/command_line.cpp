@@ -129,16 +129,24 @@ void add_bench(CLI::App& app, Words& w) {
   count("--vocabulary", m.vocabulary, "V");
   count("--sequence", m.context, "tokens of a sequence, s");
   count("--sequences", o.sequences, "sequences of a step, over all ranks");
-  count("--experts", o.experts, "E of lora_moe");
-  count("--top-k", o.active, "K of lora_moe");
+  count("--experts", o.experts, "E of ffn_moe and lora_moe");
+  count("--top-k", o.active, "K of ffn_moe and lora_moe");
+  count("--group", o.group, "ranks that share the FFN experts of ffn_moe");
+  count("--chunks", o.chunks, "pieces of a round of the token exchange");
+  app.add_option("--capacity", o.capacity, "rows of a rank's buffers over the balanced load")
+      ->check(CLI::Range(0.01, 1e3))
+      ->capture_default_str();
   count("--rank", o.rank, "r");
   count("--repeat", o.repeats, "timed steps of each case");
   app.add_option("--mix", w.mix, "where experts are summed: in each linear, or after whole FFNs")
       ->check(CLI::IsMember({"branch", "ffn"}))
       ->capture_default_str();
-  app.add_option("--cases", w.cases, "what to time, separated by commas; all without it")
+  app.add_option(
+         "--cases", w.cases,
+         "what to time, separated by commas: dense, dense_wide (FFN K f wide), lora, ffn_moe, lora_moe")
       ->delimiter(',')
-      ->check(CLI::IsMember({"dense", "lora", "lora_moe"}));
+      ->check(CLI::IsMember({"dense", "dense_wide", "lora", "ffn_moe", "lora_moe"}))
+      ->default_str("dense,lora,ffn_moe,lora_moe");
   app.add_option("--json", w.bench.json, "write results to this file");
   app.footer(
       "A step: zero gradients, forward, backward, clipping, AdamW; random tokens, every position a loss "
@@ -157,7 +165,8 @@ Command bench_command(Words w) {
   o.mix = w.mix == "ffn" ? LoraMix::ffn : LoraMix::branch;
   if (!w.cases.empty()) o.cases.clear();
   for (auto const& name : w.cases) {
-    for (auto const kind : {BenchKind::dense, BenchKind::lora, BenchKind::lora_moe}) {
+    for (auto const kind : {BenchKind::dense, BenchKind::dense_wide, BenchKind::lora, BenchKind::ffn_moe,
+                            BenchKind::lora_moe}) {
       if (name == name_of(kind)) o.cases.push_back(kind);
     }
   }
@@ -195,7 +204,8 @@ Command parse_command_line(int argc, char const* const* argv) {
   add_deck(*check, w.check.deck, w.check.overrides, true);
   check->add_option("--ranks", w.check.ranks, "plan for so many ranks, instead of those that run")
       ->check(at_least(1));
-  auto* const rehearse = app.add_subcommand("rehearse", "Run every stage of a deck for two steps, stage 1 for as many as it saves checkpoints.");
+  auto* const rehearse = app.add_subcommand(
+      "rehearse", "Run every stage of a deck for two steps, stage 1 for as many as it saves checkpoints.");
   add_deck(*rehearse, w.rehearse.deck, w.rehearse.overrides, true);
   auto* const deck =
       app.add_subcommand("deck", "Print a deck with every key written out; without one, the defaults.");

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "upit/core/error.hpp"
@@ -39,7 +40,14 @@ TokenStore random_tokens(BenchOptions const& options) {
 
 ExpertConfig expert_config(BenchOptions const& options, BenchKind kind) {
   ExpertConfig e;
-  if (kind == BenchKind::dense) return e;
+  if (kind == BenchKind::dense || kind == BenchKind::dense_wide) return e;
+  if (kind == BenchKind::ffn_moe) {
+    e.kind = ExpertKind::ffn;
+    e.count = options.experts;
+    e.active = options.active;
+    e.router = RouterUse::gate;
+    return e;
+  }
   e.count = 1;
   e.rank = options.rank;
   e.alpha = 2.0 * static_cast<double>(options.rank);
@@ -51,8 +59,43 @@ ExpertConfig expert_config(BenchOptions const& options, BenchKind kind) {
   return e;
 }
 
+ModelConfig model_config(BenchOptions const& options, BenchKind kind) {
+  ModelConfig m = options.model;
+  if (kind == BenchKind::dense_wide) m.ffn *= options.active;
+  return m;
+}
+
 Trained trained_groups(BenchKind kind) {
-  return {kind == BenchKind::dense, kind != BenchKind::dense, kind == BenchKind::lora_moe};
+  switch (kind) {
+    case BenchKind::dense:
+    case BenchKind::dense_wide:
+      return {true, false, false};
+    case BenchKind::ffn_moe:
+      return {true, true, true};
+    case BenchKind::lora:
+      return {false, true, false};
+    case BenchKind::lora_moe:
+      break;
+  }
+  return {false, true, true};
+}
+
+/// FFN experts, each with values of its own, as a backbone's are.
+void randomise_experts(ParameterTable const& table, std::uint64_t seed, Weights<float> const& weights) {
+  constexpr double kDeviation = 0.02;
+  auto const host = Kokkos::create_mirror_view(weights.expert);
+  Index number = 0;
+  for (auto const& t : table.tensors()) {
+    if (t.group != Group::expert) continue;
+    RandomKey const key = random_key(seed, "bench experts", number++);
+    Index const before = t.shape[0] > 0 ? t.first * (t.size() / t.shape[0]) : 0;
+    for (Index i = 0; i < t.size(); ++i) {
+      // Uniform of the same deviation: the values do not matter here and a normal costs three times as much.
+      double const u = random_uniform(key, static_cast<std::uint64_t>(before + i));
+      host(t.offset + i) = static_cast<float>(kDeviation * std::sqrt(12.0) * (u - 0.5));
+    }
+  }
+  Kokkos::deep_copy(weights.expert, host);
 }
 
 /// LoRA starts with B = 0; here B is random too, as in the middle of a training.
@@ -72,22 +115,30 @@ void randomise_b(ParameterTable const& table, std::uint64_t seed, Weights<float>
 
 using CaseTrainer = std::unique_ptr<Trainer<float>>;
 
-/// A trainer with random weights. All cases share one backbone's values, so the first one's are copied.
-CaseTrainer make_trainer(Communicator const& comm, BenchOptions const& options, BenchKind kind,
-                         Index max_tokens, Trainer<float> const* first) {
+/// A trainer with random weights. Cases with the same backbone share its values, so those are copied.
+CaseTrainer make_trainer(Communicator const& comm, RankGrid const& grid, BenchOptions const& options,
+                         BenchKind kind, Index max_tokens, Trainer<float> const* first) {
   TrainerOptions settings;
   settings.loss_on_all = true;
   settings.balance = 0.01;
-  auto trainer = std::make_unique<Trainer<float>>(comm, options.model, expert_config(options, kind),
-                                                  trained_groups(kind), max_tokens, settings);
-  if (first != nullptr) {
-    Kokkos::deep_copy(trainer->weights().backbone, first->weights().backbone);
+  ModelConfig const model = model_config(options, kind);
+  auto trainer = std::make_unique<Trainer<float>>(comm, model, expert_config(options, kind),
+                                                  trained_groups(kind), max_tokens, settings,
+                                                  ExpertParallel{&grid, options.capacity, options.chunks});
+  auto const& weights = trainer->weights();
+  bool const same = first != nullptr && first->weights().backbone.extent(0) == weights.backbone.extent(0);
+  if (same) {
+    Kokkos::deep_copy(weights.backbone, first->weights().backbone);
   } else {
-    initialise_backbone(trainer->table(), options.model, options.seed, trainer->weights());
+    initialise_backbone(trainer->table(), model, options.seed, weights);
   }
-  initialise_lora(trainer->table(), options.seed, trainer->weights());
-  initialise_router(trainer->table(), options.seed, 0, trainer->weights());
-  randomise_b(trainer->table(), options.seed, trainer->weights());
+  initialise_router(trainer->table(), options.seed, 0, weights);
+  if (kind == BenchKind::ffn_moe) {
+    randomise_experts(trainer->table(), options.seed, weights);
+  } else {
+    initialise_lora(trainer->table(), options.seed, weights);
+    randomise_b(trainer->table(), options.seed, weights);
+  }
   return trainer;
 }
 
@@ -113,9 +164,8 @@ void check_options(BenchOptions const& options, int ranks) {
   require(options.sequences >= ranks,
           fmt::format("{} sequences for {} ranks; every rank needs one", options.sequences, ranks));
   require(options.repeats >= 1, fmt::format("{} repetitions; at least 1 is needed", options.repeats));
-  require(!options.cases.empty() && std::ranges::count(options.cases, BenchKind::ffn_moe) == 0,
-          "bench times the cases dense, lora and lora_moe");
-  for (auto const kind : options.cases) check(options.model, expert_config(options, kind));
+  require(!options.cases.empty(), "bench was given no case to time");
+  for (auto const kind : options.cases) check(model_config(options, kind), expert_config(options, kind));
 }
 
 }  // namespace
@@ -124,6 +174,8 @@ std::string_view name_of(BenchKind kind) {
   switch (kind) {
     case BenchKind::dense:
       return "dense";
+    case BenchKind::dense_wide:
+      return "dense_wide";
     case BenchKind::lora:
       return "lora";
     case BenchKind::ffn_moe:
@@ -138,7 +190,8 @@ double flops_per_token(ModelConfig const& m, BenchKind kind, Index sequence, Ind
   auto const real = [](Index i) { return static_cast<double>(i); };
   double const layers = real(m.layers), d = real(m.width), f = real(m.ffn);
   bool const frozen = kind == BenchKind::lora || kind == BenchKind::lora_moe;
-  double const passes = kind == BenchKind::ffn_moe ? real(active) : 1.0;
+  bool const wide = kind == BenchKind::ffn_moe || kind == BenchKind::dense_wide;
+  double const passes = wide ? real(active) : 1.0;
   double const low_rank = kind == BenchKind::lora ? 1.0 : kind == BenchKind::lora_moe ? real(active) : 0.0;
   double const parameters =
       layers * (2.0 * d * d + 2.0 * d * d * real(m.kv_heads) / real(m.heads) + passes * 3.0 * d * f) +
@@ -149,6 +202,12 @@ double flops_per_token(ModelConfig const& m, BenchKind kind, Index sequence, Ind
 
 double BenchCase::best_seconds() const { return *std::ranges::min_element(seconds); }
 double BenchCase::median_seconds() const { return median(seconds); }
+
+double BenchCase::exchange_share() const {
+  std::vector<double> shares;
+  for (std::size_t i = 0; i < seconds.size(); ++i) shares.push_back(exchange_seconds[i] / seconds[i]);
+  return median(shares);
+}
 
 double BenchCase::median_share() const {
   std::vector<double> shares;
@@ -166,6 +225,7 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
   Index const per_rank = (options.sequences + comm.size() - 1) / comm.size();
   constexpr double kLearningRate = 1e-5;
 
+  RankGrid const grid(comm, options.group);
   BenchReport report;
   std::vector<CaseTrainer> trainers;
   std::vector<Index> steps(options.cases.size(), 0);
@@ -175,6 +235,8 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
     StepReport const step = trainers[c]->step(store, micro_steps, steps[c]++, kLearningRate);
     double const seconds = comm.max(watch.seconds());
     report.cases[c].loss = step.loss;
+    report.cases[c].exchange_seconds.push_back(comm.sum(step.exchange.blocked) / comm.size());
+    report.cases[c].exchange_bytes = comm.sum(step.exchange.bytes);
     return seconds;
   };
   for (std::size_t c = 0; c < options.cases.size(); ++c) {
@@ -184,10 +246,11 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
     one.flops = static_cast<double>(one.tokens) *
                 flops_per_token(options.model, one.kind, options.model.context, options.active, options.rank);
     report.cases.push_back(one);
-    trainers.push_back(make_trainer(comm, options, one.kind, per_rank * options.model.context,
+    trainers.push_back(make_trainer(comm, grid, options, one.kind, per_rank * options.model.context,
                                     c > 0 ? trainers.front().get() : nullptr));
     report.cases[c].bytes = comm.max(trainers[c]->bytes());
     timed_step(c);  // the warm-up: pages are touched, libraries have made their kernels
+    report.cases[c].exchange_seconds.clear();
   }
   GemmPeak const peak(options.shapes);
   sample_ceiling(comm, peak, options.shapes);  // likewise

@@ -14,14 +14,15 @@
 
 namespace upit {
 
-/// What is trained: everything, LoRA on a frozen model, or experts and routers.
-enum class BenchKind { dense, lora, ffn_moe, lora_moe };
+/// What is trained: everything (dense; dense_wide with an FFN of width K f, so with the FLOPs of ffn_moe;
+/// ffn_moe), LoRA on a frozen model, or LoRA experts and routers.
+enum class BenchKind { dense, dense_wide, lora, ffn_moe, lora_moe };
 
 std::string_view name_of(BenchKind kind);
 
 /// FLOPs that a training step counts for one token; d width, f FFN width, s sequence, r rank, others as in
 /// docs/notation.md:
-///   P = L (2 d d + 2 d d G/H + m 3 d f) + V d        m = K for FFN experts, else 1
+///   P = L (2 d d + 2 d d G/H + m 3 d f) + V d        m = K for FFN experts and dense_wide, else 1
 ///   F = c P + 6 L s d + 18 L n r (d + f)             c = 6 all trained, 4 frozen; n = 0, LoRA 1, LoRA-MoE K
 /// `sequence` is s, `active` K, `rank` r.
 double flops_per_token(ModelConfig const& model, BenchKind kind, Index sequence, Index active, Index rank);
@@ -31,8 +32,11 @@ struct BenchOptions {
   Index sequences = 4;  // of one step, over all ranks; at least one a rank
   Index experts = 8, active = 2, rank = 8;
   LoraMix mix = LoraMix::branch;
-  std::vector<BenchKind> cases = {BenchKind::dense, BenchKind::lora, BenchKind::lora_moe};
+  std::vector<BenchKind> cases = {BenchKind::dense, BenchKind::lora, BenchKind::ffn_moe, BenchKind::lora_moe};
   Index repeats = 5;
+  Index group = 1;        // ranks that share one set of FFN experts
+  double capacity = 2.0;  // as parallel.capacity
+  Index chunks = 1;       // as parallel.chunks
   std::uint64_t seed = 1;
   std::span<ProductShape const> shapes = kCeilingShapes;
 };
@@ -46,8 +50,14 @@ struct BenchCase {
   std::vector<double> ceiling;  // GFLOP/s, the better of the samples before and after that step
   double loss = 0.0;            // of the last step
   Index bytes = 0;              // weights, gradients, moments and workspace of the fullest rank
+  // Token exchange, a step: time that a rank waits for it, the mean over ranks; bytes that leave ranks, the
+  // sum.
+  std::vector<double> exchange_seconds;
+  double exchange_bytes = 0.0;
 
   double best_seconds() const;
+  /// Median over repetitions of the exchange's share in the step's time.
+  double exchange_share() const;
   double median_seconds() const;
   double gflops(double seconds) const { return flops / seconds * 1e-9; }
   /// Median over repetitions of model GFLOP/s over the ceiling sampled around that step.
