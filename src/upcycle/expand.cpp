@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "upit/core/error.hpp"
+#include "upit/upcycle/expand_pool.hpp"
 
 namespace upit::upcycle {
 namespace {
@@ -26,8 +27,9 @@ void check_expert(std::string const& path, ModelFileInfo const& found, ModelFile
   require(found.base_hash == wanted.base_hash,
           fmt::format("{}: this expert belongs to another base ({} instead of {})", path, found.base_hash,
                       wanted.base_hash));
-  require(found.model == wanted.model && found.expert.rank == wanted.expert.rank &&
-              found.expert.alpha == wanted.expert.alpha && found.expert.count == 1,
+  require(found.model == wanted.model && found.expert.kind == wanted.expert.kind &&
+              found.expert.rank == wanted.expert.rank && found.expert.alpha == wanted.expert.alpha &&
+              found.expert.count == 1,
           fmt::format("{}: shapes {}, wanted {}", path, model_json(found.model, found.expert),
                       model_json(wanted.model, wanted.expert)));
 }
@@ -43,20 +45,23 @@ Family grow_family(Communicator const& comm, std::string const& root, std::vecto
   family.base_is = options.base_is;
   comm.agree([&] { check_counts(options, family.checkpoints); });
   auto const full = [&](Index i) { return root + "/" + family.names[static_cast<std::size_t>(i)]; };
+  bool const ffn = info.expert.kind == ExpertKind::ffn;
+  auto const judge = [&](std::string const& path) {
+    ModelFileInfo const found = read_model_info(path, &comm);
+    comm.agree([&] { check_expert(path, found, info); });
+  };
+  std::string const reads = options.reads + (ffn ? "\nbackbone " + backbone_name(options.backbone) : "");
   std::vector<std::string> paths, ancestry;
   for (Index i = 0; i < family.checkpoints; ++i) {
     paths.push_back(full(i));
-    ancestry.push_back(options.reads + "\n" + family.names[static_cast<std::size_t>(i)]);
-    ModelFileInfo const found = read_model_info(paths.back(), &comm);
-    comm.agree([&] { check_expert(paths.back(), found, info); });
+    ancestry.push_back(reads + "\n" + family.names[static_cast<std::size_t>(i)]);
+    judge(paths.back());
   }
-
-  ParameterTable const table(info.model, info.expert);
-  Weights<float> start;  // A0 and zero: one expert a rank
-  start.expert = View1<float>("upit::expand_start", table.extent(Group::expert));
-  initialise_lora(table, options.seed, start);
-  SimilarityTable similar(comm, table, options.similarity);
-  similar.add(paths);
+  std::string const start = root + "/" + options.start;
+  expect(ffn == !options.start.empty(), "expand: FFN experts, and they alone, start from a file");
+  if (ffn) judge(start);
+  auto const pool = make_pool(comm, info, options, start);
+  pool->add_checkpoints(paths);
 
   std::set<std::pair<Index, Index>> used;
   for (Index number = family.checkpoints; number < options.count; ++number) {
@@ -64,25 +69,22 @@ Family grow_family(Communicator const& comm, std::string const& root, std::vecto
     Child child;
     child.number = number;
     comm.agree([&] {
-      auto const cosine = [&](Index i, Index j) { return similar.cosine(i, j); };
+      auto const cosine = [&](Index i, Index j) { return pool->cosine(i, j); };
       std::tie(child.first, child.second) = choose_pair(options, number, cosine, used);
     });
     used.emplace(child.first, child.second);
     child.weight = child_weight(options.seed, number);
-    child.similarity = similar.cosine(child.first, child.second);
+    child.similarity = pool->cosine(child.first, child.second);
     ancestry.push_back(child_ancestry(options, child, ancestry[static_cast<std::size_t>(child.first)],
                                       ancestry[static_cast<std::size_t>(child.second)]));
     family.names.push_back(fmt::format("expand/expert_{:02}.h5", number));
-    if (stored_ancestry(comm, full(number)) != ancestry.back()) {
-      write_child(comm, full(number), info, table, start.expert, full(child.first), full(child.second), child,
-                  options, ancestry.back());
-    }
-    child.unmasked = similar.add_child(full(number), child.first, child.second, child.weight);
-    child.masked = {similar.cosine(number, child.first), similar.cosine(number, child.second)};
+    bool const there = stored_ancestry(comm, full(number)) == ancestry.back();
+    child.unmasked = pool->add_child(child, full(number), ancestry.back(), there);
+    child.masked = {pool->cosine(number, child.first), pool->cosine(number, child.second)};
     family.children.push_back(child);
   }
   for (Index i = 0; i < options.count; ++i) {
-    for (Index j = 0; j < options.count; ++j) family.similarity.push_back(similar.cosine(i, j));
+    for (Index j = 0; j < options.count; ++j) family.similarity.push_back(pool->cosine(i, j));
   }
   return family;
 }

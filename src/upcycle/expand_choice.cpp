@@ -19,6 +19,15 @@ Strategy parse_strategy(std::string_view text) {
   return Strategy::none;
 }
 
+Backbone parse_backbone(std::string_view text) {
+  if (text == "mean") return Backbone::mean;
+  require(text == "weighted",
+          fmt::format("expand.backbone: found \"{}\", allowed: \"mean\", \"weighted\"", text));
+  return Backbone::weighted;
+}
+
+std::string backbone_name(Backbone backbone) { return backbone == Backbone::mean ? "mean" : "weighted"; }
+
 std::pair<Index, Index> choose_pair(ExpandOptions const& options, Index child,
                                     std::function<double(Index, Index)> const& cosine,
                                     std::set<std::pair<Index, Index>> const& used) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the files of merged experts: streamed from two files to one, rows spread over ranks.
+// Owns the files of merged LoRA experts, streamed from two files to one with rows spread over ranks, and the
+// ancestry in the files of all.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -48,7 +49,7 @@ void write_child(Communicator const& comm, std::string const& path, ModelFileInf
   std::array<Index, 2> const numbers = {child.first, child.second};
   H5File out = H5File::create(path, &comm);
   write_info(out, info);
-  out.write_attribute<std::string>("/", kAncestry, ancestry);
+  write_ancestry(out, ancestry);
 
   Index longest = options.piece_elements;  // a step holds at least one row
   for (auto const& t : table.tensors()) {
@@ -97,6 +98,10 @@ void write_child(Communicator const& comm, std::string const& path, ModelFileInf
   for (auto& parent : parents) parent.close();
   out.close();
   Kokkos::Profiling::popRegion();
+}
+
+void write_ancestry(H5File& file, std::string const& ancestry) {
+  file.write_attribute<std::string>("/", kAncestry, ancestry);
 }
 
 std::optional<std::string> stored_ancestry(Communicator const& comm, std::string const& path) {

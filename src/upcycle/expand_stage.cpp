@@ -20,6 +20,7 @@ ExpertSet expand(Run& run, ExpertSet const& parents) {
   for (Index i = m; i < deck.expert.count; ++i) {
     set.files.push_back(stage.file(fmt::format("expert_{:02}.h5", i)));
   }
+  if (!parents.backbones.empty()) set.backbones = set.files;  // an FFN expert is a whole model
   if (stage.complete()) return set;
 
   ExpertConfig const expert = single_expert(deck, RouterUse::none);
@@ -28,6 +29,7 @@ ExpertSet expand(Run& run, ExpertSet const& parents) {
   run.world().agree([&] {
     options.strategy = parse_strategy(deck.expand.strategy);
     options.similarity = parse_similarity(deck.expand.similarity);
+    options.backbone = parse_backbone(deck.expand.backbone);
   });
   options.count = deck.expert.count;
   options.drop = deck.expand.dare_drop;
@@ -35,8 +37,10 @@ ExpertSet expand(Run& run, ExpertSet const& parents) {
   options.seed = run.seed();
   options.base_is = parents.base_is;
   options.reads = parents.hash;
+  bool const ffn = expert.kind == ExpertKind::ffn;
+  if (ffn) options.start = "prepare/checkpoint_00.h5";
 
-  Index const bytes = model_file_bytes(ParameterTable(info.model, info.expert), {false, true, false});
+  Index const bytes = model_file_bytes(ParameterTable(info.model, info.expert), {ffn, true, false});
   run.directory().require_free_space(bytes * (options.count - m), "the merged experts");
   stage.begin();
   auto const between = [&](Index child) {

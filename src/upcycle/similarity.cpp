@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 
 #include "upit/core/error.hpp"
 #include "upit/core/profiling.hpp"
@@ -63,27 +62,8 @@ void read_factor(std::vector<H5File> const& files, Factor const& f, HostView1<fl
 
 }  // namespace
 
-Similarity parse_similarity(std::string_view text) {
-  if (text == "task_vector") return Similarity::task_vector;
-  require(text == "weights",
-          fmt::format("expand.similarity: found \"{}\", allowed: \"task_vector\", \"weights\"", text));
-  return Similarity::weights;
-}
-
 SimilarityTable::SimilarityTable(Communicator const& comm, ParameterTable const& table, Similarity similarity)
     : comm_(&comm), table_(&table), similarity_(similarity) {}
-
-double SimilarityTable::product(Index i, Index j) const {
-  if (i > j) std::swap(i, j);
-  expect(i >= 0 && j < size(), "SimilarityTable: an expert that is there");
-  return gram_[static_cast<std::size_t>(j * (j + 1) / 2 + i)];
-}
-
-double SimilarityTable::cosine(Index i, Index j) const {
-  double const norms = product(i, i) * product(j, j);
-  // One root of the product: equal experts then have cosine 1 exactly.
-  return norms > 0.0 ? product(i, j) / std::sqrt(norms) : std::numeric_limits<double>::quiet_NaN();
-}
 
 void SimilarityTable::add(std::vector<std::string> const& paths) {
   Index const before = size();
@@ -114,13 +94,8 @@ ChildCosines SimilarityTable::add_child(std::string const& path, Index first, In
 }
 
 void SimilarityTable::extend(Index before, std::vector<double> const& values) {
-  gram_.insert(gram_.end(), values.begin(), values.end());
-  comm_->agree([&] {
-    for (Index j = before; j < size(); ++j) {
-      require(std::isfinite(product(j, j)),
-              paths_[static_cast<std::size_t>(j)] + ": the expert has values that are not finite");
-    }
-  });
+  gram_.append(values);
+  comm_->agree([&] { require_finite(gram_, paths_, before); });
 }
 
 std::vector<double> SimilarityTable::products(std::vector<Pair> const& pairs, Blend const* blend) const {

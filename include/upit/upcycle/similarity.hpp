@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the similarity of LoRA experts on disk: inner products over all layers, and the cosines that follow.
+// Owns the similarity of experts: inner products over all layers, the cosines that follow, and how the
+// products of LoRA experts on disk are found.
 #pragma once
 
 #include <string>
@@ -12,9 +13,11 @@
 namespace upit::upcycle {
 
 /// What a cosine compares (deck: expand.similarity).
-///   task_vector  the products (alpha/r) B A of all layers and of gate, up and down; B starts at zero, so the
-///                product is the whole task vector and alpha/r cancels
-///   weights      the values of A and B as they are
+///   task_vector  LoRA: the products (alpha/r) B A of all layers and of gate, up and down; B starts at zero,
+///   so
+///                the product is the whole task vector and alpha/r cancels. FFN: values minus those of the
+///                base
+///   weights      the values of A and B, or of the FFNs, as they are
 enum class Similarity { task_vector, weights };
 
 /// "task_vector" | "weights"; throws `Error` for others.
@@ -25,8 +28,29 @@ struct ChildCosines {
   double first = 0.0, second = 0.0;
 };
 
-/// Inner products of experts, one expert a file, in double. <B1 A1, B2 A2> = sum((B1^T B2) o (A1 A2^T)): r x
-/// r factors, never d x f. The work comes in pieces, a matrix (gate, up, down) of a layer each, which are
+/// Inner products of experts that have been found, in double.
+class GramMatrix {
+ public:
+  Index size() const { return size_; }
+  double product(Index i, Index j) const;
+  /// NaN if one of the two is zero: a direction that does not exist has no angle.
+  double cosine(Index i, Index j) const;
+  /// Cosines of weight * first + (1 - weight) * second with the two.
+  ChildCosines blend(Index first, Index second, double weight) const;
+  /// Adds experts: for each, its products with experts 0, 1, ... and, last, itself.
+  void append(std::vector<double> const& products);
+
+ private:
+  Index size_ = 0;
+  std::vector<double> values_;  // lower triangle by rows: entry (j, i <= j) at j (j + 1) / 2 + i
+};
+
+/// Throws `Error` naming the file if experts [before, gram.size()), whose files are `paths`, hold values that
+/// are not finite.
+void require_finite(GramMatrix const& gram, std::vector<std::string> const& paths, Index before);
+
+/// Inner products of LoRA experts, one expert a file, in double. <B1 A1, B2 A2> = sum((B1^T B2) o (A1 A2^T)):
+/// r x r factors, never d x f. The work comes in pieces, a matrix (gate, up, down) of a layer each, which are
 /// dealt to the ranks; every piece's part of a product is kept apart and they are added in the order of the
 /// pieces, so that a product has the same bits on any number of ranks and threads.
 ///
@@ -44,9 +68,8 @@ class SimilarityTable {
   ChildCosines add_child(std::string const& path, Index first, Index second, double weight);
 
   Index size() const { return static_cast<Index>(paths_.size()); }
-  double product(Index i, Index j) const;
-  /// NaN if one of the two is zero: a direction that does not exist has no angle.
-  double cosine(Index i, Index j) const;
+  double product(Index i, Index j) const { return gram_.product(i, j); }
+  double cosine(Index i, Index j) const { return gram_.cosine(i, j); }
 
  private:
   struct Pair {
@@ -63,7 +86,7 @@ class SimilarityTable {
   ParameterTable const* table_;
   Similarity similarity_;
   std::vector<std::string> paths_;
-  std::vector<double> gram_;  // lower triangle by rows: entry (j, i <= j) at j (j + 1) / 2 + i
+  GramMatrix gram_;
 };
 
 }  // namespace upit::upcycle

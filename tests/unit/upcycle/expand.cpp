@@ -53,26 +53,6 @@ ExpandOptions options_for(Index count) {
 
 std::vector<Values> some_experts(Index count) { return tuned_experts(table_of(tiny_info()), count); }
 
-void expect_same(Family const& found, Family const& wanted) {
-  ASSERT_EQ(found.children.size(), wanted.children.size());
-  for (std::size_t i = 0; i < found.children.size(); ++i) {
-    Child const &f = found.children[i], &w = wanted.children[i];
-    EXPECT_EQ(f.number, w.number);
-    EXPECT_EQ(f.first, w.first) << "child " << f.number;
-    EXPECT_EQ(f.second, w.second) << "child " << f.number;
-    EXPECT_EQ(f.weight, w.weight);
-    EXPECT_NEAR(f.similarity, w.similarity, kFloat);
-    EXPECT_NEAR(f.masked.first, w.masked.first, kFloat);
-    EXPECT_NEAR(f.masked.second, w.masked.second, kFloat);
-    EXPECT_NEAR(f.unmasked.first, w.unmasked.first, kFloat);
-    EXPECT_NEAR(f.unmasked.second, w.unmasked.second, kFloat);
-  }
-  ASSERT_EQ(found.similarity.size(), wanted.similarity.size());
-  for (std::size_t i = 0; i < found.similarity.size(); ++i) {
-    EXPECT_NEAR(found.similarity[i], wanted.similarity[i], kFloat) << "entry " << i;
-  }
-}
-
 TEST(RowProducts, AgainstPlainLoops) {
   for (Index const columns : {0, 1, 7, 8, 9, 37}) {
     Index const P = 3, R = 2, Q = 3;
@@ -133,7 +113,7 @@ TEST_P(ExpandCases, EqualsTheSlowExpansion) {
   auto const experts = some_experts(4);
   Grown const g(experts, o);
   Family const slow = slow_family(g.info, experts, o);
-  expect_same(g.family, slow);
+  expect_same(g.family, slow, kFloat);
 
   // Each child from its parents as they are on disk: one rounding to float on either side.
   for (auto const& c : g.family.children) {

@@ -3,6 +3,8 @@
 // in double, whole experts in memory.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -151,10 +153,8 @@ inline double slow_cosine(std::vector<double> const& x, std::vector<double> cons
 }
 
 /// start + w DARE_p(first - start) + (1 - w) DARE_p(second - start), element by element.
-inline Values slow_merge(ModelFileInfo const& info, Values const& first, Values const& second,
-                         Child const& child, double drop) {
-  ParameterTable const table = table_of(info);
-  Values const start = start_values(table);
+inline Values slow_merge(ParameterTable const& table, Values const& start, Values const& first,
+                         Values const& second, Child const& child, double drop) {
   Values out(start.size(), 0.0F);
   Index number = 0;
   for (auto const& t : table.tensors()) {
@@ -176,15 +176,23 @@ inline Values slow_merge(ModelFileInfo const& info, Values const& first, Values 
   return out;
 }
 
-/// The whole expansion, from its definition.
-inline Family slow_family(ModelFileInfo const& info, std::vector<Values> experts, ExpandOptions const& o) {
+/// Of LoRA experts.
+inline Values slow_merge(ModelFileInfo const& info, Values const& first, Values const& second,
+                         Child const& child, double drop) {
+  ParameterTable const table = table_of(info);
+  return slow_merge(table, start_values(table), first, second, child, drop);
+}
+
+/// The whole expansion, from its definition. `merge(first, second, child, drop)` makes an expert, `along` the
+/// vector whose cosine is taken.
+template <class Expert, class Merge, class Along>
+Family slow_family(std::vector<Expert> experts, ExpandOptions const& o, Merge const& merge,
+                   Along const& along) {
   Family family;
   family.checkpoints = static_cast<Index>(experts.size());
   std::set<std::pair<Index, Index>> used;
-  auto const along = [&](Index i) {
-    return direction(info, experts[static_cast<std::size_t>(i)], o.similarity);
-  };
-  auto const cosine = [&](Index i, Index j) { return slow_cosine(along(i), along(j)); };
+  auto const of = [&](Index i) { return along(experts[static_cast<std::size_t>(i)]); };
+  auto const cosine = [&](Index i, Index j) { return slow_cosine(of(i), of(j)); };
   while (static_cast<Index>(experts.size()) < o.count) {
     Child c;
     c.number = static_cast<Index>(experts.size());
@@ -204,12 +212,10 @@ inline Family slow_family(ModelFileInfo const& info, std::vector<Values> experts
     used.emplace(c.first, c.second);
     c.similarity = cosine(c.first, c.second);
     c.weight = random_uniform(random_key(o.seed, "expand.weight", c.number), 0);
-    Values const& a = experts[static_cast<std::size_t>(c.first)];
-    Values const& b = experts[static_cast<std::size_t>(c.second)];
-    Values const child = slow_merge(info, a, b, c, o.drop), whole = slow_merge(info, a, b, c, 0.0);
-    auto const with = [&](Values const& x, Index parent) {
-      return slow_cosine(direction(info, x, o.similarity), along(parent));
-    };
+    Expert const& a = experts[static_cast<std::size_t>(c.first)];
+    Expert const& b = experts[static_cast<std::size_t>(c.second)];
+    Expert const child = merge(a, b, c, o.drop), whole = merge(a, b, c, 0.0);
+    auto const with = [&](Expert const& x, Index parent) { return slow_cosine(along(x), of(parent)); };
     c.masked = {with(child, c.first), with(child, c.second)};
     c.unmasked = {with(whole, c.first), with(whole, c.second)};
     experts.push_back(child);
@@ -219,6 +225,38 @@ inline Family slow_family(ModelFileInfo const& info, std::vector<Values> experts
     for (Index j = 0; j < o.count; ++j) family.similarity.push_back(cosine(i, j));
   }
   return family;
+}
+
+/// Of LoRA experts.
+inline Family slow_family(ModelFileInfo const& info, std::vector<Values> const& experts,
+                          ExpandOptions const& o) {
+  return slow_family(
+      experts, o,
+      [&](Values const& a, Values const& b, Child const& c, double drop) {
+        return slow_merge(info, a, b, c, drop);
+      },
+      [&](Values const& x) { return direction(info, x, o.similarity); });
+}
+
+/// Decisions equal, cosines to `tolerance`.
+inline void expect_same(Family const& found, Family const& wanted, double tolerance) {
+  ASSERT_EQ(found.children.size(), wanted.children.size());
+  for (std::size_t i = 0; i < found.children.size(); ++i) {
+    Child const &f = found.children[i], &w = wanted.children[i];
+    EXPECT_EQ(f.number, w.number);
+    EXPECT_EQ(f.first, w.first) << "child " << f.number;
+    EXPECT_EQ(f.second, w.second) << "child " << f.number;
+    EXPECT_EQ(f.weight, w.weight);
+    EXPECT_NEAR(f.similarity, w.similarity, tolerance);
+    EXPECT_NEAR(f.masked.first, w.masked.first, tolerance);
+    EXPECT_NEAR(f.masked.second, w.masked.second, tolerance);
+    EXPECT_NEAR(f.unmasked.first, w.unmasked.first, tolerance);
+    EXPECT_NEAR(f.unmasked.second, w.unmasked.second, tolerance);
+  }
+  ASSERT_EQ(found.similarity.size(), wanted.similarity.size());
+  for (std::size_t i = 0; i < found.similarity.size(); ++i) {
+    EXPECT_NEAR(found.similarity[i], wanted.similarity[i], tolerance) << "entry " << i;
+  }
 }
 
 }  // namespace upit::test
