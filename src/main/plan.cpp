@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "upit/comm/rank_grid.hpp"
 #include "upit/core/error.hpp"
 #include "upit/kernels/adamw.hpp"
 #include "upit/model/transformer.hpp"
@@ -31,6 +32,29 @@ Index workspace_bytes(ModelConfig model, ExpertConfig const& expert, Index token
   };
   Index const one = bytes(1);
   return one + (model.layers - 1) * (bytes(2) - one);
+}
+
+/// The same on the rank that holds most of `spread` ranks' FFN experts.
+Index spread_workspace_bytes(Deck const& deck, ModelConfig const& model, ExpertConfig const& expert,
+                             Index tokens, bool with_backward) {
+  Index const whole = workspace_bytes(model, expert, tokens, with_backward);
+  Index const ranks = deck.parallel.expert;
+  if (!expert.mixes_ffns() || ranks == 1) return whole;
+  Index const slots = std::max<Index>(tokens, 1) * expert.active;
+  auto const first = expert_ranges(expert.count, ranks);
+  ExchangeShape const shape = {first, slots, deck.parallel.capacity, deck.parallel.chunks};
+  Index rows = 0;
+  for (Index q = 0; q < ranks; ++q) rows = std::max(rows, exchange_capacity(shape, q));
+  auto const alone = expert_bytes<float>(model, expert, slots, slots, false, with_backward);
+  auto const among = expert_bytes<float>(model, expert, slots, rows, true, with_backward);
+  Index const layers = with_backward ? model.layers : 1;
+  return whole + layers * (among.per_layer - alone.per_layer) + among.once - alone.once;
+}
+
+/// The most FFN experts that a rank holds; all experts of the other kind.
+ExpertRange most_held(Deck const& deck, ExpertConfig const& expert) {
+  if (!expert.mixes_ffns()) return {};
+  return {0, (expert.count + deck.parallel.expert - 1) / deck.parallel.expert};
 }
 
 Index weight_bytes(ParameterTable const& table) {
@@ -64,6 +88,7 @@ class Planner {
   Index ranks_;
   Dataset data_;
   RunPlan plan_;
+  Index expert_file_ = 0;  // bytes of a checkpoint or merged expert on disk
 };
 
 Planner::Planner(Deck const& deck, Index ranks) : deck_(deck), ranks_(ranks) {
@@ -84,6 +109,7 @@ Planner::Planner(Deck const& deck, Index ranks) : deck_(deck), ranks_(ranks) {
   plan_.experts = moe.count(Group::expert);
   plan_.routers = moe.count(Group::router);
   plan_.one_expert = plan_.experts / deck.expert.count;
+  expert_file_ = kFloat * (plan_.one_expert + (upcycle::has_ffn_experts(deck) ? plan_.backbone : 0));
 
   pretrain(*tokenizer);
   prepare();
@@ -101,14 +127,16 @@ StagePlan Planner::training(std::string name, BatchPlan const& batches, double e
   s.steps = batches.steps(epochs);
   s.passes = std::ssize(batches.step(0, 0, static_cast<int>(ranks), true));
   s.tokens = batches.max_tokens_per_rank(static_cast<int>(ranks));
-  ParameterTable const table(plan_.model, expert, trained);
-  s.trained = table.trained_count();
+  s.trained = ParameterTable(plan_.model, expert, trained).trained_count();
+  ParameterTable const table(plan_.model, expert, trained, most_held(deck_, expert));
   Index const gradient = table.gradient_extent();
   // Gradient and two moments, as wide as the weights; the blocks of the norm.
   s.memory = weight_bytes(table) + 3 * kFloat * gradient +
              static_cast<Index>(sizeof(double)) * kernels::squared_norm_blocks(gradient) +
-             workspace_bytes(plan_.model, expert, s.tokens, true);
-  s.sent = ring_bytes(kFloat * gradient, ranks);
+             spread_workspace_bytes(deck_, plan_.model, expert, s.tokens, true);
+  Index const experts = table.gradient_of(Group::expert).count;
+  Index const holders = expert.mixes_ffns() ? ranks / deck_.parallel.expert : ranks;
+  s.sent = ring_bytes(kFloat * (gradient - experts), ranks) + ring_bytes(kFloat * experts, holders);
   s.temporary = kStates * 3 * kFloat * s.trained;
   return s;
 }
@@ -125,18 +153,19 @@ void Planner::pretrain(Tokenizer const& tokenizer) {
 }
 
 void Planner::prepare() {
-  StagePlan s = training("prepare", batches(), deck_.prepare.epochs,
-                         upcycle::single_expert(deck_, RouterUse::none), {false, true, false}, ranks_);
+  StagePlan s =
+      training("prepare", batches(), deck_.prepare.epochs, upcycle::single_expert(deck_, RouterUse::none),
+               upcycle::dense_trained(deck_), ranks_);
   Index const m = deck_.prepare.checkpoints;
   upcycle::checkpoint_steps(s.steps, m);  // throws if there are too few
-  s.files = kFloat * plan_.one_expert * (2 * m + (deck_.prepare.include_base ? 1 : 0));
+  s.files = expert_file_ * (2 * m + 1);
   plan_.stages.push_back(s);
 }
 
 void Planner::expand() {
   StagePlan s;
   s.name = "expand";
-  s.files = kFloat * plan_.one_expert * (deck_.expert.count - deck_.prepare.checkpoints);
+  s.files = expert_file_ * (deck_.expert.count - deck_.prepare.checkpoints);
   plan_.stages.push_back(s);
 }
 
@@ -169,16 +198,24 @@ void Planner::assemble() {
   StagePlan s;
   s.name = "upcycle";
   s.files = kFloat * (plan_.backbone + plan_.experts + plan_.routers);
-  s.memory = s.files + kFloat * (plan_.backbone + plan_.one_expert);
+  // LoRA experts are put together in memory, FFN experts stream from file to file.
+  if (!upcycle::has_ffn_experts(deck_)) s.memory = s.files + kFloat * (plan_.backbone + plan_.one_expert);
   plan_.stages.push_back(s);
 }
 
 void Planner::post_train() {
-  StagePlan s = training("post_train", batches(), deck_.post_train.epochs,
-                         upcycle::moe_experts(deck_, deck_.expert.count), {false, true, true}, ranks_);
+  StagePlan s =
+      training("post_train", batches(), deck_.post_train.epochs,
+               upcycle::moe_experts(deck_, deck_.expert.count), upcycle::moe_trained(deck_), ranks_);
   // Load, probabilities and entropy of the routers meet once in every pass.
   Index const counts = 2 * plan_.model.layers * deck_.expert.count + 2;
   s.sent += s.passes * ring_bytes(static_cast<Index>(sizeof(double)) * counts, ranks_);
+  Index const group = deck_.parallel.expert;
+  if (group > 1) {
+    // Four times a layer a slot's row travels, forward and back, unless its expert is at home.
+    Index const slots = s.tokens * deck_.post_train.top_k;
+    s.sent += s.passes * 4 * plan_.model.layers * slots * plan_.model.width * kFloat * (group - 1) / group;
+  }
   s.files = kFloat * (plan_.backbone + plan_.experts + plan_.routers);
   plan_.stages.push_back(s);
 }
@@ -189,8 +226,8 @@ void Planner::evaluate() {
   ExpertConfig const expert = upcycle::moe_experts(deck_, deck_.expert.count);
   Index const sequences = std::min(deck_.evaluate.micro_batch, data_.held_out.size());
   s.tokens = (sequences + ranks_ - 1) / ranks_ * data_.held_out.longest();
-  s.memory = weight_bytes(ParameterTable(plan_.model, expert)) +
-             workspace_bytes(plan_.model, expert, s.tokens, false);
+  s.memory = weight_bytes(ParameterTable(plan_.model, expert, {}, most_held(deck_, expert))) +
+             spread_workspace_bytes(deck_, plan_.model, expert, s.tokens, false);
   plan_.stages.push_back(s);
 }
 

@@ -19,6 +19,21 @@ ExpertRange ExpertParallel::held(Index experts) const {
 }
 
 template <class T>
+ExpertBytes expert_bytes(ModelConfig const& model, ExpertConfig const& expert, Index slots, Index rows,
+                         bool spread, bool with_backward) {
+  auto const real = static_cast<Index>(sizeof(T)), integer = static_cast<Index>(sizeof(int));
+  Index const c = model.width, f = model.ffn;
+  Index const kept = real * rows * (c + 3 * f);  // x, gate and up, act
+  ExpertBytes bytes;
+  bytes.per_layer = 2 * static_cast<Index>(sizeof(Index)) * (expert.count + 1) + 2 * integer * slots +
+                    real * slots * c + kept;
+  if (spread) bytes.once += real * rows * 2 * c + 2 * integer * rows + kept;
+  if (spread || with_backward) bytes.once += real * slots * c;
+  if (with_backward) bytes.once += real * rows * f;
+  return bytes;
+}
+
+template <class T>
 template <class V>
 V FfnExperts<T>::make(char const* name, Index rows, Index columns) {
   auto const label =
@@ -173,6 +188,8 @@ ExchangeStatistics FfnExperts<T>::take_statistics() {
   return out;
 }
 
+template ExpertBytes expert_bytes<float>(ModelConfig const&, ExpertConfig const&, Index, Index, bool, bool);
+template ExpertBytes expert_bytes<double>(ModelConfig const&, ExpertConfig const&, Index, Index, bool, bool);
 template class FfnExperts<float>;
 template class FfnExperts<double>;
 

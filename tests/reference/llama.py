@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# Owns the independent model: a Llama with LoRA experts in plain PyTorch, one sample at a time, autograd only.
+# Owns the independent model: a Llama with LoRA or FFN experts in plain PyTorch, one sample at a time, autograd only.
 """Written from the papers and from the conventions of Hugging Face checkpoints, not from the C++ program.
 
 The state is a dict of tensors under Hugging Face names (model.layers.0.self_attn.q_proj.weight ...). Beside them,
-layer l may hold experts, `experts.<l>.<e>.<linear>.{a,b}` with linear in gate, up, down (a: rank x in, b: out x rank),
-and router rows `router.<l>` (E x width). Nothing is fused, packed or factored: experts are loops, samples are separate
-passes, low-rank matrices of the form "ffn" are multiplied out into whole weights.
+layer l may hold LoRA experts, `experts.<l>.<e>.<linear>.{a,b}` with linear in gate, up, down (a: rank x in, b: out x
+rank), or, in place of its mlp, FFN experts `experts.<l>.<e>.<linear>.weight`; and router rows `router.<l>` (E x width).
+Nothing is fused, packed or factored: experts are loops that every token passes through, gates of zero included, samples
+are separate passes, low-rank matrices of the form "ffn" are multiplied out into whole weights.
 """
 
 import torch
@@ -46,6 +47,10 @@ def attention(state, shape, layer, x):
     return F.linear((share @ value).transpose(0, 1).reshape(count, -1), state[prefix + "o_proj.weight"])
 
 
+def has_ffn_experts(experts):
+    return experts["count"] > 0 and experts.get("kind", "lora") == "ffn"
+
+
 def gates(experts, logits):
     """Gate of every expert for every token, zero where not chosen, and the ids chosen (tokens, K)."""
     everywhere = logits.softmax(-1)
@@ -59,7 +64,6 @@ def gates(experts, logits):
 
 def block(state, experts, layer, h, trace):
     """The FFN block on h (tokens, width); appends what the losses need to trace."""
-    base = {k: state[f"model.layers.{layer}.mlp.{name}.weight"] for k, name in LINEARS.items()}
 
     def expert(e, linear):
         name = f"experts.{layer}.{e}.{linear}."
@@ -68,9 +72,12 @@ def block(state, experts, layer, h, trace):
     def ffn(weight):
         return F.linear(F.silu(F.linear(h, weight["gate"])) * F.linear(h, weight["up"]), weight["down"])
 
-    if experts["count"] == 0:
-        return ffn(base)
-    scale = experts["alpha"] / experts["rank"]
+    def gated_sum(weight):
+        out = 0
+        for e in range(experts["count"]):
+            out = out + gate[:, e : e + 1] * ffn(weight(e))
+        return out
+
     if experts["router"] == "gate":
         logits = F.linear(h, state[f"router.{layer}"])
         gate, chosen, everywhere = gates(experts, logits)
@@ -80,13 +87,16 @@ def block(state, experts, layer, h, trace):
         if experts["router"] == "auxiliary":
             trace.append({"logits": F.linear(h, state[f"router.{layer}"])})
 
+    if has_ffn_experts(experts):
+        return gated_sum(lambda e: {k: state[f"experts.{layer}.{e}.{k}.weight"] for k in LINEARS})
+
+    base = {k: state[f"model.layers.{layer}.mlp.{name}.weight"] for k, name in LINEARS.items()}
+    if experts["count"] == 0:
+        return ffn(base)
+    scale = experts["alpha"] / experts["rank"]
     if experts["mix"] == "ffn":
-        out = 0
-        for e in range(experts["count"]):
-            pairs = {k: expert(e, k) for k in LINEARS}
-            whole = {k: base[k] + scale * (b @ a) for k, (a, b) in pairs.items()}
-            out = out + gate[:, e : e + 1] * ffn(whole)
-        return out
+        pairs = [{k: expert(e, k) for k in LINEARS} for e in range(experts["count"])]
+        return gated_sum(lambda e: {k: base[k] + scale * (b @ a) for k, (a, b) in pairs[e].items()})
 
     def branch(linear, x):
         out = F.linear(x, base[linear])

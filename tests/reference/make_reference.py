@@ -4,9 +4,11 @@
 
     apt-get install -y --no-install-recommends python3-torch      # Debian 12: PyTorch 1.13
     /usr/bin/python3 tests/reference/make_reference.py            # every case, in double precision
+    /usr/bin/python3 tests/reference/make_reference.py CASE...    # these cases
     /usr/bin/python3 tests/reference/make_reference.py --stories DIRECTORY TEXT
 
-The second form prints the mean next-token loss of a Hugging Face directory on a text (needs python3-sentencepiece).
+The form with --stories prints the mean next-token loss of a Hugging Face directory on a text (needs
+python3-sentencepiece).
 
 A file holds the initial weights under the names and layouts of include/upit/model/parameters.hpp (their values are
 exact in fp32), the batches (batch.0.*, batch.1.*), and, computed in double:
@@ -40,6 +42,9 @@ TRAINING = dict(trained=["expert", "router"], learning_rate=2e-3, beta1=0.9, bet
                 weight_decay=0.0, clip=1.0, balance=0.01, auxiliary_alpha=0.5)
 DENSE = dict(count=0, active=1, rank=0, router="none")
 BACKBONE = dict(trained=["backbone"])
+FFN_EXPERTS = dict(kind="ffn", rank=0)  # whole FFNs; without "kind" experts are LoRA
+# The balance loss weighs ten times what it does by default, so that a wrong one shows in losses and gradients.
+ALL = dict(trained=["backbone", "expert", "router"], balance=0.1)
 
 CASES = {
     # 4 heads of 6 beside a width of 20: nothing may take the heads' width for the model's.
@@ -53,6 +58,10 @@ CASES = {
     "moe_ffn": ({}, dict(mix="ffn"), {}),
     "moe_branch_softmax_topk": ({}, dict(order="softmax_topk"), {}),
     "moe_ffn_softmax_topk": ({}, dict(mix="ffn", order="softmax_topk", active=3), {}),
+    "moe_experts": (dict(width=12, ffn=10), FFN_EXPERTS, ALL),
+    "moe_experts_softmax_topk": (dict(width=12, ffn=10, tied=False),
+                                 dict(FFN_EXPERTS, count=5, active=3, order="softmax_topk"),
+                                 dict(ALL, weight_decay=0.01)),
     "moe_auxiliary": ({}, dict(count=1, active=1, router="auxiliary"), dict(auxiliary_alpha=0.3)),
 }
 
@@ -79,15 +88,19 @@ def make_state(case, generator):
         normal(prefix + "self_attn.k_proj.weight", key, width, 1.5)
         normal(prefix + "self_attn.v_proj.weight", key, width)
         normal(prefix + "self_attn.o_proj.weight", width, inner)
-        normal(prefix + "mlp.gate_proj.weight", shape["ffn"], width, 1.5)
-        normal(prefix + "mlp.up_proj.weight", shape["ffn"], width, 1.5)
-        normal(prefix + "mlp.down_proj.weight", width, shape["ffn"])
+        if not llama.has_ffn_experts(experts):
+            normal(prefix + "mlp.gate_proj.weight", shape["ffn"], width, 1.5)
+            normal(prefix + "mlp.up_proj.weight", shape["ffn"], width, 1.5)
+            normal(prefix + "mlp.down_proj.weight", width, shape["ffn"])
         for e in range(experts["count"]):
             for linear in llama.LINEARS:
                 rows, columns = (width, shape["ffn"]) if linear == "down" else (shape["ffn"], width)
                 name = f"experts.{layer}.{e}.{linear}."
-                normal(name + "a", experts["rank"], columns)
-                normal(name + "b", rows, experts["rank"], 0.6)
+                if llama.has_ffn_experts(experts):
+                    normal(name + "weight", rows, columns, 1.0 if linear == "down" else 1.5)
+                else:
+                    normal(name + "a", experts["rank"], columns)
+                    normal(name + "b", rows, experts["rank"], 0.6)
         if experts["router"] != "none":
             normal(f"router.{layer}", experts["count"], width)
     norm("model.norm.weight")
@@ -125,6 +138,11 @@ def our_layout(tensors, case):
             ours[to + "lora.up_b"] = b["up"].transpose(1, 2)
             ours[to + "lora.down_a"] = a["down"]
             ours[to + "lora.down_b"] = b["down"].transpose(1, 2)
+        if count and f"experts.{layer}.0.gate.weight" in tensors:
+            weight = {k: torch.stack([tensors[f"experts.{layer}.{e}.{k}.weight"] for e in range(count)])
+                      for k in llama.LINEARS}
+            ours[to + "experts.gate_up"] = torch.cat((weight["gate"], weight["up"]), 1)
+            ours[to + "experts.down"] = weight["down"]
         put(to + "router", f"router.{layer}")
     put("norm", "model.norm.weight")
     put("head", "lm_head.weight")
@@ -239,5 +257,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--stories"]:
         stories(*sys.argv[2:4])
     else:
-        for case_name in CASES:
+        for case_name in sys.argv[1:] or CASES:
             make_case(case_name, os.path.dirname(os.path.abspath(__file__)))

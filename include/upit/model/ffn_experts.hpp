@@ -27,6 +27,15 @@ struct ExpertParallel {
   ExpertRange held(Index experts) const;
 };
 
+/// Bytes that `FfnExperts` takes: for each layer of which it keeps the state (all with backward, else one), and
+/// once. `slots`: S; `rows`: M, which is S where every rank holds all experts.
+struct ExpertBytes {
+  Index per_layer = 0, once = 0;
+};
+template <class T>
+ExpertBytes expert_bytes(ModelConfig const& model, ExpertConfig const& expert, Index slots, Index rows,
+                         bool spread, bool with_backward);
+
 /// S = N*K slots are sorted by expert and sent to the ranks that hold them; M rows at most come in at a time.
 /// What one round cannot hold comes in further rounds: no token is dropped, and the FFN of further rounds is
 /// computed again in the backward pass, so that buffers have one size whatever the router does.
@@ -50,6 +59,7 @@ class FfnExperts {
   ExchangeStatistics take_statistics();
   /// Most rounds that an exchange has taken since construction; 1 without a group.
   Index rounds() const { return rounds_; }
+  /// As `expert_bytes` says.
   Index bytes() const { return bytes_; }
 
  private:
