@@ -14,7 +14,7 @@ constexpr Index kGroup = 4;  // experts that share the loads of base and other
 
 /// Products of one row of four experts with the same row of another.
 template <bool kBased>
-KOKKOS_INLINE_FUNCTION void row_of_group(float const* const (&x)[kGroup], float const* y, float const* base,
+KOKKOS_INLINE_FUNCTION void row_of_group(float const* (&x)[kGroup], float const* y, float const* base,
                                          Index columns, double (&sum)[kGroup]) {
   double lane[kGroup][kLanes] = {};
   Index k = 0;

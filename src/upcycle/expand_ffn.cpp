@@ -46,7 +46,8 @@ class FfnPool final : public ExpertPool {
       return Kokkos::view_alloc(std::string(label), Kokkos::WithoutInitializing);
     };
     // Two slots at least: backbones need them. The start lies behind the experts.
-    slots_ = View2<float>(uninitialised("upit::ffn_pool"), std::max<Index>(2, options.count + 1), longest);
+    stride_ = longest;
+    slots_ = View1<float>(uninitialised("upit::ffn_pool"), std::max<Index>(2, options.count + 1) * stride_);
     slots_host_ = Kokkos::create_mirror_view(slots_);
     rows_ = View1<double>(uninitialised("upit::ffn_pool_rows"), most_rows * options.count);
     rows_host_ = Kokkos::create_mirror_view(rows_);
@@ -99,11 +100,9 @@ class FfnPool final : public ExpertPool {
   }
 
   Index start_slot() const { return options_.count; }
-  View1<float> slot(Index i, Index size) const {
-    return View1<float>(slots_.data() + i * static_cast<Index>(slots_.extent(1)), size);
-  }
+  View1<float> slot(Index i, Index size) const { return View1<float>(slots_.data() + i * stride_, size); }
   HostView1<float> host_slot(Index i, Index size) const {
-    return HostView1<float>(slots_host_.data() + i * static_cast<Index>(slots_.extent(1)), size);
+    return HostView1<float>(slots_host_.data() + i * stride_, size);
   }
   void read(H5File const& file, Piece const& piece, Index to) const {
     HostView1<float> const host = host_slot(to, piece.size());
@@ -180,6 +179,7 @@ class FfnPool final : public ExpertPool {
     Index const wide = width(from);
     bool const based = options_.similarity == Similarity::task_vector;
     std::vector<double> parts(static_cast<std::size_t>(mine.count[0] * wide), 0.0);
+    View2<float const> const pool(slots_.data(), options_.count, stride_);
     for (auto const& piece : pieces_of(experts_)) {
       if (based || out != nullptr) read(start, piece, start_slot());
       for (std::size_t i = 0; i < files.size(); ++i) read(files[i], piece, static_cast<Index>(i));
@@ -192,7 +192,7 @@ class FfnPool final : public ExpertPool {
       double* column = parts.data();
       for (Index j = from; j < size(); ++j) {
         View2<double> const products(rows_.data(), piece.rows, j + 1);
-        kernels::task_products(exec_, origin, slots_, j, piece.columns, products);
+        kernels::task_products(exec_, origin, pool, j, piece.columns, products);
         Index const n = piece.rows * (j + 1);
         auto const host = Kokkos::subview(rows_host_, std::pair<Index, Index>(0, n));
         exec_.fence();
@@ -225,10 +225,11 @@ class FfnPool final : public ExpertPool {
   std::vector<std::string> paths_;
   GramMatrix gram_;
   Exec exec_;
-  View2<float> slots_;  // (n + 1, longest piece)
-  View2<float>::HostMirror slots_host_;
+  Index stride_ = 0;    // of a slot: the longest piece
+  View1<float> slots_;  // (n + 1, stride)
+  HostView1<float> slots_host_;
   View1<double> rows_;  // (rows of a piece, experts)
-  View1<double>::HostMirror rows_host_;
+  HostView1<double> rows_host_;
 };
 
 }  // namespace

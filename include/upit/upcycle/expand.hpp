@@ -40,7 +40,7 @@ struct ExpandOptions {
   Index base_is = -1;                     // position of the base among the files, or -1: never a parent
   std::string start;                      // FFN experts: file with the values they started from, below root
   std::string reads;                      // identity of the files' contents; part of what a child remembers
-  Index piece_elements = Index{1} << 20;  // of a tensor that a rank holds at a time; never less than a row
+  Index piece_elements = Index{1} << 18;  // of a tensor that a rank holds at a time; never less than a row
 };
 
 /// The stage: merges, writes expand/expert_NN.h5, expand/family.json and expand/similarity.csv, prints a

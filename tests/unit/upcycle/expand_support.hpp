@@ -255,7 +255,11 @@ inline void expect_same(Family const& found, Family const& wanted, double tolera
   }
   ASSERT_EQ(found.similarity.size(), wanted.similarity.size());
   for (std::size_t i = 0; i < found.similarity.size(); ++i) {
-    EXPECT_NEAR(found.similarity[i], wanted.similarity[i], tolerance) << "entry " << i;
+    if (std::isnan(wanted.similarity[i])) {
+      EXPECT_TRUE(std::isnan(found.similarity[i])) << "entry " << i;
+    } else {
+      EXPECT_NEAR(found.similarity[i], wanted.similarity[i], tolerance) << "entry " << i;
+    }
   }
 }
 
