@@ -83,8 +83,11 @@ void say_plan(Deck const& deck, RunPlan const& plan, Index ranks, Console& conso
 
 }  // namespace
 
-int check_deck(Deck const& deck, Index ranks, std::string const& surroundings, Communicator const& world,
+int check_deck(Deck const& deck, Index asked, std::string const& surroundings, Communicator const& world,
                Console& console) {
+  // One rank alone that looks at a deck for groups plans for one group.
+  Index const here = world.size() == 1 ? deck.parallel.expert : world.size();
+  Index const ranks = asked > 0 ? asked : here;
   console.say(print_deck(deck, false));
   console.say(ranks == world.size()
                   ? surroundings

@@ -48,7 +48,7 @@ class Dispatch {
   }
   int operator()(CheckCommand const& command) const {
     Deck const deck = read_deck(command.deck, command.overrides, *world_);
-    return check_deck(deck, command.ranks > 0 ? command.ranks : world_->size(), runtime_->description(),
+    return check_deck(deck, command.ranks, runtime_->description(),
                       *world_, *console_);
   }
   int operator()(DeckCommand const& command) const {
