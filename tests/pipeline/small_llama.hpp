@@ -31,6 +31,15 @@ inline std::string sample_lines(int count, std::string const& about) {
   return text;
 }
 
+/// Writes `folder`/tokenizer.model, about 300 pieces of sentences about a thing.
+inline void write_tokenizer(Workplace const& place, std::string const& folder, std::string const& about) {
+  auto const status = sentencepiece::SentencePieceTrainer::Train(
+      fmt::format("--input={} --model_prefix={} --model_type=bpe --vocab_size=300 --hard_vocab_limit=false "
+                  "--byte_fallback=true --bos_id=1 --eos_id=2 --minloglevel=3",
+                  place.write(folder + "/text", sample_lines(50, about)), place.path(folder + "/tokenizer")));
+  if (!status.ok()) throw std::runtime_error(status.ToString());
+}
+
 /// Writes config.json, model.safetensors and tokenizer.model (about 300 pieces) below `folder`.
 inline void write_llama(Workplace const& place, std::string const& folder, SmallLlama const& llama) {
   auto const& m = llama;
@@ -73,11 +82,7 @@ inline void write_llama(Workplace const& place, std::string const& folder, Small
     out.push_back({name, "F32", shape, values.back()});
   }
   write_safetensors(place.path(folder + "/model.safetensors"), out);
-  auto const status = sentencepiece::SentencePieceTrainer::Train(
-      fmt::format("--input={} --model_prefix={} --model_type=bpe --vocab_size=300 --hard_vocab_limit=false "
-                  "--byte_fallback=true --bos_id=1 --eos_id=2 --minloglevel=3",
-                  place.write(folder + "/text", sample_lines(50, "tea")), place.path(folder + "/tokenizer")));
-  if (!status.ok()) throw std::runtime_error(status.ToString());
+  write_tokenizer(place, folder, "tea");
 }
 
 }  // namespace upit::test
