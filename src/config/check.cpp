@@ -5,9 +5,9 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cctype>
 
 #include "upit/config/describe.hpp"
+#include "upit/core/signals.hpp"
 
 namespace upit {
 namespace {
@@ -66,35 +66,11 @@ void check_experts(Deck const& deck, Faults& faults) {
 
 }  // namespace
 
-std::optional<Index> parse_duration(std::string const& text) {
-  std::vector<Index> parts(1, 0);
-  std::size_t digits = 0;
-  for (char const c : text) {
-    if (c == ':') {
-      if (digits == 0) return std::nullopt;
-      parts.push_back(0);
-      digits = 0;
-    } else if (std::isdigit(static_cast<unsigned char>(c)) && digits < 9) {
-      parts.back() = 10 * parts.back() + (c - '0');
-      ++digits;
-    } else {
-      return std::nullopt;
-    }
-  }
-  if (digits == 0 || (parts.size() != 1 && parts.size() != 3)) return std::nullopt;
-  Index seconds = parts[0];
-  if (parts.size() == 3) {
-    if (parts[1] > 59 || parts[2] > 59) return std::nullopt;
-    seconds = 3600 * parts[0] + 60 * parts[1] + parts[2];
-  }
-  return seconds > 0 ? std::optional<Index>(seconds) : std::nullopt;
-}
-
 std::vector<DeckFault> find_faults(Deck const& deck) {
   Faults faults;
   faults.add(!deck.run.directory.empty(), {"run.directory"}, "found \"\", allowed: the name of a folder");
   faults.add(
-      deck.run.time_limit.empty() || parse_duration(deck.run.time_limit).has_value(), {"run.time_limit"},
+      deck.run.time_limit.empty() || parse_time_limit(deck.run.time_limit).has_value(), {"run.time_limit"},
       fmt::format("found \"{}\", allowed: \"HH:MM:SS\" or seconds above 0, in quotes, or \"\" for none",
                   deck.run.time_limit));
   if (deck.model.base.empty()) check_model(deck.model, deck.expert.kind, deck.lora, faults);

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -180,7 +181,9 @@ Runtime::Runtime(int& argc, char**& argv) {
   }
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
-  install_stop_signals();
+  // A write beyond the limit of file size then fails with its reason, as on a full disk, and the file is
+  // named.
+  std::signal(SIGXFSZ, SIG_IGN);
 
   auto const cpus = allowed_cpus();
   Node const node = look_around(cpus);

@@ -8,7 +8,6 @@
 #include <cmath>
 #include <csignal>
 #include <limits>
-#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -17,14 +16,19 @@
 namespace upit {
 namespace {
 
-std::sig_atomic_t volatile received = 0;  // a handler can reach nothing but a global
+// A handler can reach nothing but globals.
+std::sig_atomic_t volatile user_signals = 0;
+std::sig_atomic_t volatile terminations = 0;
 
 extern "C" void note_signal(int signal) {
-  if (received == SIGTERM && signal == SIGTERM) {
+  if (signal != SIGTERM) {
+    user_signals = 1;
+  } else if (terminations == 0) {
+    terminations = 1;
+  } else {
     std::signal(SIGTERM, SIG_DFL);
     std::raise(SIGTERM);  // blocked until the handler returns, then final
   }
-  received = signal;
 }
 
 std::optional<double> whole_number(std::string_view text) {
@@ -74,9 +78,6 @@ void install_stop_signals() {
   for (int const signal : {SIGUSR1, SIGTERM}) {
     require(sigaction(signal, &action, nullptr) == 0, "sigaction failed: the stop signals cannot be caught");
   }
-  // A write beyond the limit of file size then fails with its reason, as on a full disk, and the file is
-  // named.
-  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 ThreadsWithoutStopSignals::ThreadsWithoutStopSignals() {
@@ -87,18 +88,19 @@ ThreadsWithoutStopSignals::ThreadsWithoutStopSignals() {
 }
 ThreadsWithoutStopSignals::~ThreadsWithoutStopSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
-bool stop_requested() { return received != 0; }
-std::string stop_signal() {
-  int const signal = received;
-  if (signal == 0) return "";
-  return signal == SIGUSR1 ? "SIGUSR1" : "SIGTERM";
+bool stop_requested() { return user_signals != 0 || terminations != 0; }
+std::string stop_signal() { return terminations != 0 ? "SIGTERM" : user_signals != 0 ? "SIGUSR1" : ""; }
+void clear_stop_request() { user_signals = terminations = 0; }
+
+std::optional<double> parse_time_limit(std::string const& text) {
+  auto const seconds = text.find(':') == std::string::npos ? plain_seconds(text) : clock_seconds(text);
+  return seconds && *seconds > 0.0 ? seconds : std::nullopt;
 }
-void clear_stop_request() { received = 0; }
 
 TimeLimit::TimeLimit(std::string const& text) {
   if (text.empty()) return;
-  auto const seconds = text.find(':') == std::string::npos ? plain_seconds(text) : clock_seconds(text);
-  if (!seconds || *seconds <= 0.0) {
+  auto const seconds = parse_time_limit(text);
+  if (!seconds) {
     fail(fmt::format(
         "run.time_limit = \"{}\": allowed are \"HH:MM:SS\", a number of seconds above 0, or \"\" for none",
         text));

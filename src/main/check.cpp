@@ -37,20 +37,6 @@ Index free_for(std::string const& directory) {
   return free_space(path.string());
 }
 
-std::vector<std::string> plan_warnings(Deck const& deck, RunPlan const& plan) {
-  std::vector<std::string> warnings = deck_warnings(deck);
-  constexpr Index kFewSteps = 100;
-  for (auto const& s : plan.stages) {
-    if (s.name == "route" && s.steps < kFewSteps) {
-      warnings.push_back(
-          fmt::format("stage route trains an expert and its routing vectors for {} steps only; below {} "
-                      "they hardly move (more epochs, a smaller route.batch, more seeds)",
-                      s.steps, kFewSteps));
-    }
-  }
-  return warnings;
-}
-
 void say_plan(Deck const& deck, RunPlan const& plan, Index ranks, Console& console) {
   ModelConfig const& m = plan.model;
   console.say(
@@ -77,7 +63,9 @@ void say_plan(Deck const& deck, RunPlan const& plan, Index ranks, Console& conso
   Index const free = free_for(deck.run.directory);
   console.say(fmt::format("disk: {} at the fullest moment, {} free at {}", format_bytes(plan.disk()),
                           format_bytes(free), deck.run.directory));
-  for (auto const& warning : plan_warnings(deck, plan)) console.say("warning: " + warning);
+  for (auto const& warnings : {deck_warnings(deck), plan.warnings}) {
+    for (auto const& warning : warnings) console.say("warning: " + warning);
+  }
   if (free < plan.disk()) console.say("warning: the disk is too small for this run");
 }
 

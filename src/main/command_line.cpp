@@ -9,13 +9,7 @@
 
 #include "upit/config/describe.hpp"
 #include "upit/core/error.hpp"
-
-#ifndef UPIT_VERSION
-#define UPIT_VERSION "unknown"
-#endif
-#ifndef UPIT_GIT_HASH
-#define UPIT_GIT_HASH "unknown"
-#endif
+#include "upit/core/version.hpp"
 
 namespace upit {
 namespace {
@@ -52,8 +46,8 @@ saved: run the same command again.
 )";
 
 std::string version_text() {
-  return fmt::format("upit {} ({}), Kokkos {}.{}.{} with {}\n", UPIT_VERSION, UPIT_GIT_HASH,
-                     KOKKOS_VERSION / 10000, KOKKOS_VERSION / 100 % 100, KOKKOS_VERSION % 100, Exec::name());
+  return fmt::format("upit {} ({}), Kokkos {}.{}.{} with {}\n", version(), git_hash(), KOKKOS_VERSION / 10000,
+                     KOKKOS_VERSION / 100 % 100, KOKKOS_VERSION % 100, Exec::name());
 }
 
 /// What the options are written to before one command is made of it.

@@ -11,6 +11,7 @@
 #include "upit/text/dataset.hpp"
 #include "upit/train/evaluation.hpp"
 #include "upit/train/load_model.hpp"
+#include "upit/upcycle/base_shapes.hpp"
 
 namespace upit {
 namespace {
@@ -57,9 +58,8 @@ struct Reader {
     require(deck.context <= info.model.context, fmt::format("--context is {}; {} allows at most {}",
                                                             deck.context, command.model, info.model.context));
     tokenizer = make_tokenizer(deck.tokenizer);
-    require(tokenizer->vocabulary() <= info.model.vocabulary,
-            fmt::format("the tokenizer {} has {} pieces, but {} has a vocabulary of {}", deck.tokenizer,
-                        tokenizer->vocabulary(), command.model, info.model.vocabulary));
+    upcycle::check_tokenizer(command.tokenizer.empty() ? "the tokenizer" : "--tokenizer", deck.tokenizer,
+                             *tokenizer, command.model, info);
   }
 };
 
@@ -100,7 +100,9 @@ void evaluate_data(EvalCommand const& command, LoadedModel const& loaded, Evalua
 void evaluate_tokens(EvalCommand const& command, LoadedModel const& loaded, Evaluator<float>& evaluator,
                      Communicator const& world, Console& console) {
   TokenStore store;
-  world.agree([&] { store = read_token_lines(command.tokens, loaded.info.model.vocabulary); });
+  world.agree([&] {
+    store = store = read_token_lines(command.tokens, loaded.info.model.vocabulary, loaded.info.model.context);
+  });
   EvaluationOptions options;
   options.micro_batch = command.micro_batch;
   options.loss_on_all = options.keep_tokens = true;

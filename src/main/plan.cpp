@@ -12,7 +12,7 @@
 #include "upit/text/batches.hpp"
 #include "upit/upcycle/base_shapes.hpp"
 #include "upit/upcycle/buckets.hpp"
-#include "upit/upcycle/checkpoints.hpp"
+#include "upit/upcycle/outlook.hpp"
 #include "upit/upcycle/run.hpp"
 
 namespace upit {
@@ -94,6 +94,8 @@ class Planner {
 Planner::Planner(Deck const& deck, Index ranks) : deck_(deck), ranks_(ranks) {
   auto const tokenizer = make_tokenizer(deck.data.tokenizer);
   data_ = load_dataset(deck.data, *tokenizer, deck.run.seed);
+  upcycle::check_outlook(deck, data_);
+  plan_.warnings = upcycle::outlook_warnings(deck, data_);
   plan_.data = data_.report;
   plan_.model = upcycle::base_shapes(deck, *tokenizer);
   plan_.training_samples = data_.train.size();
@@ -157,8 +159,7 @@ void Planner::prepare() {
       training("prepare", batches(), deck_.prepare.epochs, upcycle::single_expert(deck_, RouterUse::none),
                upcycle::dense_trained(deck_), ranks_);
   Index const m = deck_.prepare.checkpoints;
-  upcycle::checkpoint_steps(s.steps, m);  // throws if there are too few
-  s.files = expert_file_ * (2 * m + 1);
+  s.files = expert_file_ * (2 * m + 1);  // and the base
   plan_.stages.push_back(s);
 }
 
@@ -175,7 +176,6 @@ void Planner::route() {
   auto const seeds =
       upcycle::seed_set(data_.train.size(), deck_.route.seed_fraction, deck_.route.seed_min, deck_.run.seed);
   auto const count = static_cast<Index>(seeds.size());
-  Index const bucket = std::min(count, upcycle::bucket_capacity(count, n, deck_.route.bucket));
   // As ExpertGroups spreads them; the smallest group has the most to hold.
   Index const group = ranks_ / std::min(n, ranks_);
   Index const micro_batch = std::max<Index>(1, deck_.train.micro_batch * group / ranks_);
@@ -188,7 +188,7 @@ void Planner::route() {
   StagePlan s = training("route", batches_of(seeds), 1.0, upcycle::single_expert(deck_, RouterUse::auxiliary),
                          {false, true, true}, group);
   s.runs = n;
-  s.steps = batches_of({seeds.begin(), seeds.begin() + bucket}).steps(deck_.route.epochs);
+  s.steps = upcycle::route_steps(deck_, data_.train);
   s.files = kFloat * s.trained * n + static_cast<Index>(sizeof(double)) * count * n;
   s.temporary = 0;
   plan_.stages.push_back(s);

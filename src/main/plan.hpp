@@ -32,6 +32,7 @@ struct RunPlan {
   std::vector<std::string> domains;
   DataReport data;
   std::vector<StagePlan> stages;
+  std::vector<std::string> warnings;
 
   Index memory() const;  // of the stage that needs most
   Index disk() const;    // at the fullest moment

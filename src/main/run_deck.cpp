@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include "commands.hpp"
+#include "upit/core/signals.hpp"
 #include "upit/core/timer.hpp"
 #include "upit/upcycle/expand.hpp"
+#include "upit/upcycle/outlook.hpp"
 #include "upit/upcycle/route.hpp"
 #include "upit/upcycle/stage.hpp"
 #include "upit/upcycle/stages.hpp"
@@ -13,12 +15,12 @@ namespace upit {
 
 int run_deck(Deck const& deck, Communicator const& world, Console& console,
              upcycle::RunOptions const& options) {
+  install_stop_signals();
   Stopwatch const since_start;
   upcycle::Run run(deck, world, console, options);
-  if (!options.redo.empty()) {
-    upcycle::redo_stages(run, options.redo);
-    if (options.rehearse == 0) console.say("to go on after an interruption, give the command without --redo");
-  }
+  upcycle::check_run_directory(run);
+  world.agree([&] { upcycle::check_outlook(deck, run.data()); });
+  for (auto const& warning : upcycle::outlook_warnings(deck, run.data())) console.say("warning: " + warning);
   auto const base = upcycle::pretrain(run);
   auto const checkpoints = upcycle::prepare(run, base);
   auto const experts = upcycle::expand(run, checkpoints);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <unordered_set>
 
 #include "upit/core/error.hpp"
@@ -85,6 +86,26 @@ std::vector<Source> file_sources(std::vector<SourceDeck> const& decks, std::uint
   return sources;
 }
 
+[[noreturn]] void fail_too_few(SourceReport const& report, Index usable, Index needed, DataDeck const& deck) {
+  fail(fmt::format(
+      "{}: found {} usable records (too long and dropped: {}), data.samples = {} at these weights "
+      "needs {}",
+      report.name, usable, report.dropped, deck.samples, needed));
+}
+
+/// What is known before the first record is looked at.
+void require_enough(SourceReport const& report, Index needed, DataDeck const& deck) {
+  if (deck.source.empty()) {
+    require(
+        needed <= kMostGeneratedSamples,
+        fmt::format("data.samples = {}: that is {} of {}, which makes at most {}; name files of samples in "
+                    "data.source",
+                    deck.samples, needed, report.name, kMostGeneratedSamples));
+  } else if (report.found < needed) {
+    fail_too_few(report, report.found, needed, deck);
+  }
+}
+
 /// How records become samples of at most context + 1 tokens (the model is fed all but the last).
 class Encoder {
  public:
@@ -152,13 +173,23 @@ class Tally {
 }  // namespace
 
 std::vector<Index> source_counts(std::vector<double> const& weights, Index samples) {
+  // Whoever has w / (2 c + 1) > t is served before all others, for any t. With t = sum(w) / (2 (samples -
+  // S)), S sources, at most samples - S / 2 are served so, and these counts stay below that by at most two
+  // each: only a few samples a source are left for the rule itself.
   std::vector<Index> counts(weights.size(), 0);
-  for (Index n = 0; n < samples; ++n) {
+  auto const sources = static_cast<Index>(weights.size());
+  double const sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  Index left = samples;
+  for (std::size_t s = 0; s < weights.size() && samples > sources; ++s) {
+    double const share = 2.0 * static_cast<double>(samples - sources) * (weights[s] / sum);  // w / t
+    counts[s] = std::max<Index>(0, static_cast<Index>(0.5 * (share - 1.0)) - 1);
+    left -= counts[s];
+  }
+  auto const odd = [&](std::size_t s) { return 2.0 * static_cast<double>(counts[s]) + 1.0; };
+  for (; left > 0; --left) {
     std::size_t best = 0;
     for (std::size_t s = 1; s < weights.size(); ++s)
-      if (weights[s] * static_cast<double>(2 * counts[best] + 1) >
-          weights[best] * static_cast<double>(2 * counts[s] + 1))
-        best = s;
+      if (weights[s] * odd(best) > weights[best] * odd(s)) best = s;
     ++counts[best];
   }
   return counts;
@@ -195,6 +226,7 @@ Dataset load_dataset(DataDeck const& deck, Tokenizer const& tokenizer, std::uint
   data.train.domains = data.held_out.domains = domains;
 
   std::vector<Index> const counts = source_counts(weights, deck.samples);
+  for (std::size_t s = 0; s < sources.size(); ++s) require_enough(sources[s].report, counts[s], deck);
   Tally tally;
   Record record;
   EncodedSample sample;
@@ -202,12 +234,7 @@ Dataset load_dataset(DataDeck const& deck, Tokenizer const& tokenizer, std::uint
     Source& source = sources[s];
     SourceReport& report = source.report;
     while (report.drawn < counts[s]) {
-      require(
-          source.next(record),
-          fmt::format(
-              "{}: found {} usable records (too long and dropped: {}), data.samples = {} at these weights "
-              "needs {}",
-              report.name, report.drawn, report.dropped, deck.samples, counts[s]));
+      if (!source.next(record)) fail_too_few(report, report.drawn, counts[s], deck);
       if (!encoder.encode(record, sample, report)) continue;
       bool const held_out = is_held_out(report.drawn, deck.held_out);
       (held_out ? data.held_out : data.train).append(sample.tokens, sample.response, source.domain);

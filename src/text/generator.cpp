@@ -39,7 +39,15 @@ bool RecordStream::next(Record& record) {
   return false;
 }
 
+void require_documents(Index count) {
+  require(count <= kMostDocuments,
+          fmt::format("pretrain.documents = {}: the embedded generator makes at most {}; a larger base is "
+                      "trained elsewhere and named by model.base",
+                      count, kMostDocuments));
+}
+
 std::vector<Document> generate_documents(Index count, std::uint64_t seed) {
+  require_documents(count);
   std::vector<Document> documents;
   documents.reserve(static_cast<std::size_t>(count));
   std::unordered_set<std::string> seen;

@@ -76,7 +76,7 @@ std::vector<Record> read_records(std::string const& path, int domain) {
   return records;
 }
 
-TokenStore read_token_lines(std::string const& path, Index vocabulary) {
+TokenStore read_token_lines(std::string const& path, Index vocabulary, Index context) {
   TokenStore store;
   store.domains = {domain_of_path(path)};
   std::vector<int> tokens;
@@ -87,6 +87,9 @@ TokenStore read_token_lines(std::string const& path, Index vocabulary) {
                                            where, type_of(*found)));
     require(found->size() >= 2, fmt::format("{}: {} tokens, at least 2 are needed (the first is only read)",
                                             where, found->size()));
+    require(context == 0 || static_cast<Index>(found->size()) <= context + 1,
+            fmt::format("{}: {} tokens, at most {} are allowed (the model reads {}, and predicts one more)",
+                        where, found->size(), context + 1, context));
     tokens.clear();
     for (Json const& token : *found) {
       require(token.is_number_integer(),

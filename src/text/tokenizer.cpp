@@ -9,6 +9,7 @@
 
 #include "upit/core/error.hpp"
 #include "upit/io/files.hpp"
+#include "upit/io/hash.hpp"
 
 namespace upit {
 
@@ -92,6 +93,10 @@ class SentencePieceTokenizer final : public Tokenizer {
 std::unique_ptr<Tokenizer> make_tokenizer(std::string const& name_or_path) {
   if (name_or_path == "bytes") return std::make_unique<ByteTokenizer>();
   return std::make_unique<SentencePieceTokenizer>(name_or_path);
+}
+
+std::string tokenizer_hash(std::string const& name_or_path) {
+  return name_or_path == "bytes" ? name_or_path : hash_file(name_or_path);
 }
 
 }  // namespace upit

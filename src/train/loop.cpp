@@ -97,9 +97,8 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
   Stopwatch since_log;
   constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
   LoopReport out{settings.steps, kNone, kNone};
-  RouterLoad load;
-  double balance = 0.0;
-  Index tokens = 0, logged = first, saved = first;
+  out.first = first;
+  Index tokens = 0, saved = first;
   for (Index step = first; step < settings.steps; ++step) {
     Stopwatch const step_watch;
     double const rate =
@@ -118,10 +117,9 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
     out.last_loss = report.loss;
     out.tokens += report.tokens;
     tokens += report.tokens;
-    load.add(report.load);
-    balance += report.balance;
     Index const done = step + 1;
-    if (done % settings.log_every == 0 || done == settings.steps) {
+    bool const row = done % settings.log_every == 0 || done == settings.steps;
+    if (row || step == first || console.terminal()) {
       double const seconds = std::max(since_log.seconds(), 1e-9);
       double const rate_of_tokens = static_cast<double>(tokens) / seconds;
       std::vector<MetricsFile::Cell> cells = {
@@ -130,10 +128,10 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
           {"seconds", seconds},  {"targets", static_cast<double>(report.targets)}};
       std::string text = fmt::format("loss {:.4f}  {:.0f} tokens/s", report.loss, rate_of_tokens);
       if (expert.router == RouterUse::gate) {
-        out.balance = balance / static_cast<double>(done - logged);
-        out.entropy = load.entropy;
-        out.imbalance = load.imbalance(trainer.model_config().layers, expert.count);
-        out.dead = load.dead();
+        out.balance = report.balance;
+        out.entropy = report.load.entropy;
+        out.imbalance = report.load.imbalance(trainer.model_config().layers, expert.count);
+        out.dead = report.load.dead();
         cells.insert(cells.end(), {{"balance", out.balance},
                                    {"entropy", out.entropy},
                                    {"imbalance", out.imbalance},
@@ -141,14 +139,13 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
         text += fmt::format("  load {:.2f}x", out.imbalance);
       }
       progress.update(done, text);
-      comm.agree_on_root([&] {
-        if (metrics != nullptr) metrics->append(settings.title, done, cells);
-      });
-      since_log.restart();
-      load = {};
-      balance = 0.0;
-      tokens = 0;
-      logged = done;
+      if (row) {
+        comm.agree_on_root([&] {
+          if (metrics != nullptr) metrics->append(settings.title, done, cells);
+        });
+        since_log.restart();
+        tokens = 0;
+      }
     }
     if (hooks.after_step) hooks.after_step(done);
     bool const due = settings.checkpoint_every > 0 && done % settings.checkpoint_every == 0;

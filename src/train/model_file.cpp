@@ -95,6 +95,9 @@ ModelFileInfo read_info(H5File const& file, Communicator const* comm) {
   });
   info.base_hash = file.read_attribute<std::string>("/", "base_hash");
   info.tokenizer = file.read_attribute<std::string>("/", "tokenizer");
+  if (file.has_attribute("/", "tokenizer_hash")) {
+    info.tokenizer_hash = file.read_attribute<std::string>("/", "tokenizer_hash");
+  }
   info.prompt = file.read_attribute<std::string>("/", "template");
   info.deck = file.read_attribute<std::string>("/", "deck");
   info.program = file.read_attribute<std::string>("/", "program");
@@ -170,6 +173,7 @@ void write_info(H5File& file, ModelFileInfo const& info) {
   file.write_attribute<std::string>("/", "shapes", model_json(info.model, info.expert));
   file.write_attribute<std::string>("/", "base_hash", info.base_hash);
   file.write_attribute<std::string>("/", "tokenizer", info.tokenizer);
+  file.write_attribute<std::string>("/", "tokenizer_hash", info.tokenizer_hash);
   file.write_attribute<std::string>("/", "template", info.prompt);
   file.write_attribute<std::string>("/", "deck", info.deck);
   file.write_attribute<std::string>("/", "program", git_hash());

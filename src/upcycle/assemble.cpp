@@ -75,8 +75,10 @@ MoeModel assemble(Run& run, RoutedSet const& routed) {
   auto const n = static_cast<Index>(set.files.size());
   ExpertConfig const expert = moe_experts(deck, n);
   Stage stage(run, "upcycle",
-              deck_table(deck, "upcycle") + fmt::format("top_k = {}\nmix = \"{}\"\nreads = \"{}\"\n",
-                                                        expert.active, deck.lora.mix, set.hash));
+              deck_table(deck, "upcycle") +
+                  fmt::format("[post_train]\ntop_k = {}\n[lora]\nmix = \"{}\"\n[route]\ndata = \"{}\"\n"
+                              "[reads]\nexperts = \"{}\"\n",
+                              expert.active, deck.lora.mix, deck.route.data, set.hash));
   MoeModel const moe{set.base, stage.file("moe.h5"), n, stage.output_hash()};
   if (stage.complete()) return moe;
   run.world().agree([&] { check(set.base.model, expert); });

@@ -30,35 +30,41 @@ ModelConfig own_shapes(Deck const& deck, Index vocabulary) {
 
 }  // namespace
 
+void check_tokenizer(std::string const& key, std::string const& name, Tokenizer const& tokenizer,
+                     std::string const& path, ModelFileInfo const& info) {
+  require(
+      info.tokenizer_hash.empty() || tokenizer_hash(name) == info.tokenizer_hash,
+      fmt::format("{} is \"{}\", but {} was trained with {}", key, name, path,
+                  name == info.tokenizer ? "another file in that place"
+                                         : fmt::format("\"{}\", which had another content", info.tokenizer)));
+  Index const pieces = tokenizer.vocabulary(), words = info.model.vocabulary;
+  require(pieces <= words,
+          fmt::format("{}: the tokenizer {} has {} pieces, but the model {} has a vocabulary of {}", key,
+                      name, pieces, path, words));
+  // A vocabulary is often padded beyond its tokenizer; one made of bytes is not.
+  require(name != "bytes" || pieces == words,
+          fmt::format("{} is \"bytes\", of {} pieces, but the model {} has a vocabulary of {}; name the "
+                      "tokenizer.model it was trained with",
+                      key, pieces, path, words));
+}
+
 ModelConfig base_shapes(Deck const& deck, Tokenizer const& tokenizer) {
   std::string const& path = deck.model.base;
   if (path.empty()) return own_shapes(deck, tokenizer.vocabulary());
   require(std::filesystem::exists(path), fmt::format("model.base: {} does not exist", path));
-  ModelConfig m;
+  ModelFileInfo info;
   if (std::filesystem::is_directory(path)) {
-    m = huggingface_shapes(path, deck.data.context);
+    info.model = huggingface_shapes(path, deck.data.context);
   } else {
-    ModelFileInfo const info = read_model_info(path, nullptr);
+    info = read_model_info(path, nullptr);
     require(info.kind == "dense",
             fmt::format("model.base: {} holds a model of kind {}; a dense one is needed", path, info.kind));
-    require(deck.data.tokenizer == info.tokenizer,
-            fmt::format("data.tokenizer is \"{}\", but {} was trained with \"{}\"", deck.data.tokenizer, path,
-                        info.tokenizer));
-    m = info.model;
-    require(deck.data.context <= m.context,
-            fmt::format("data.context is {}, but {} allows {}", deck.data.context, path, m.context));
-    m.context = deck.data.context;
+    require(deck.data.context <= info.model.context,
+            fmt::format("data.context is {}, but {} allows {}", deck.data.context, path, info.model.context));
+    info.model.context = deck.data.context;
   }
-  require(tokenizer.vocabulary() <= m.vocabulary,
-          fmt::format("the tokenizer {} has {} pieces, but the model {} has a vocabulary of {}",
-                      deck.data.tokenizer, tokenizer.vocabulary(), path, m.vocabulary));
-  // A vocabulary is often padded beyond its tokenizer; one made of bytes is not.
-  require(deck.data.tokenizer != "bytes" || tokenizer.vocabulary() == m.vocabulary,
-          fmt::format(
-              "data.tokenizer is \"bytes\", of {} pieces, but the model {} has a vocabulary of {}; name the "
-              "tokenizer.model it was trained with",
-              tokenizer.vocabulary(), path, m.vocabulary));
-  return m;
+  check_tokenizer("data.tokenizer", deck.data.tokenizer, tokenizer, path, info);
+  return info.model;
 }
 
 }  // namespace upit::upcycle

@@ -95,6 +95,10 @@ json losses(Run& run, std::vector<Scored> const& scored) {
     std::vector<std::string> row = {s.name};
     json entry = {{"model", s.name}};
     for (auto const& part : loss_by_domain(s.evaluation)) {
+      if (part.targets == 0) {
+        row.push_back("-");
+        continue;
+      }
       row.push_back(fmt::format("{:.4f}", part.mean()));
       entry["domains"][part.name] = {
           {"loss", part.mean()}, {"samples", part.samples}, {"targets", part.targets}};
@@ -126,10 +130,11 @@ json tokens_by_expert(Run& run, Evaluation const& e) {
       auto const row = counts.begin() + (l * domains + d) * e.expert_count;
       double total = 0.0;
       for (Index i = 0; i < e.expert_count; ++i) total += static_cast<double>(row[i]);
+      if (total == 0.0) continue;  // a domain without held-out samples
       std::vector<std::string> cells = {fmt::format("{}", l), e.domains[static_cast<std::size_t>(d)]};
       json shares = json::array();
       for (Index i = 0; i < e.expert_count; ++i) {
-        double const share = total > 0.0 ? static_cast<double>(row[i]) / total : 0.0;
+        double const share = static_cast<double>(row[i]) / total;
         cells.push_back(fmt::format("{:.1f}", 100.0 * share));
         shares.push_back(share);
       }
@@ -161,9 +166,10 @@ json information_table(Run& run, Evaluation const& trained, Evaluation const& ra
 void evaluate(Run& run, BaseModel const& base, ExpertSet const& checkpoints, MoeModel const& assembled,
               MoeModel const& trained) {
   Deck const& deck = run.deck();
-  Stage stage(run, "evaluate",
-              deck_table(deck, "evaluate") + fmt::format("held_out = \"{:016x}\"\nreads = \"{}\"\n",
-                                                         run.data().held_out.hash(), trained.hash));
+  Stage stage(
+      run, "evaluate",
+      deck_table(deck, "evaluate") + fmt::format("[reads]\nheld_out = \"{:016x}\"\npost_train = \"{}\"\n",
+                                                 run.data().held_out.hash(), trained.hash));
   if (stage.complete()) {
     run.console().say(fmt::format("everything is complete; see {}", run.path(stage.file("report.json"))));
     return;

@@ -13,7 +13,9 @@ ExpertSet expand(Run& run, ExpertSet const& parents) {
   Deck const& deck = run.deck();
   Stage stage(run, "expand",
               deck_table(deck, "expand") + deck_table(deck, "expert") +
-                  fmt::format("reads = \"{}\"\nseed = {}\n", parents.hash, run.seed()));
+                  fmt::format("[prepare]\nselect = \"{}\"\ninclude_base = {}\n[run]\nseed = {}\n[reads]\n"
+                              "prepare = \"{}\"\n",
+                              deck.prepare.select, deck.prepare.include_base, run.seed(), parents.hash));
   Index const m = static_cast<Index>(parents.files.size());
   ExpertSet set = parents;
   set.hash = stage.output_hash();

@@ -13,6 +13,19 @@
 #include "upit/upcycle/training.hpp"
 
 namespace upit::upcycle {
+namespace {
+
+/// The values of a base do not tell how many heads they belong to, nor what is in its configuration alone.
+std::string base_inputs(BaseModel const& base) {
+  ModelConfig const& m = base.model;
+  return fmt::format(
+      "[base]\nlayers = {}\nwidth = {}\nheads = {}\nkv_heads = {}\nhead_width = {}\nffn = {}\n"
+      "vocabulary = {}\nnorm_eps = {}\nrope_theta = {}\ntied = {}\nvalues = \"{}\"\n",
+      m.layers, m.width, m.heads, m.kv_heads, m.head_width, m.ffn, m.vocabulary, m.norm_eps, m.rope_theta,
+      m.tied, base.hash);
+}
+
+}  // namespace
 
 std::vector<Index> checkpoint_steps(Index steps, Index m) {
   require(steps >= 2 * m,
@@ -43,7 +56,7 @@ ExpertSet prepare(Run& run, BaseModel const& base) {
   Stage stage(run, "prepare",
               data_inputs(run) + without(deck_table(deck, "lora"), {"mix"}) +
                   without(deck_table(deck, "prepare"), {"select", "include_base"}) +
-                  fmt::format("base = \"{}\"\nexpert_kind = \"{}\"\n", base.hash, deck.expert.kind));
+                  fmt::format("[expert]\nkind = \"{}\"\n", deck.expert.kind) + base_inputs(base));
   auto const file = [&](Index j) { return stage.file(fmt::format("checkpoint_{:02}.h5", j)); };
   ExpertSet set;
   set.base = base;

@@ -51,17 +51,18 @@ BaseModel pretrain(Run& run) {
   Stage stage(run, "pretrain",
               deck_table(deck, "model") + deck_table(deck, "pretrain") +
                   without(deck_table(deck, "train"), {"batch", "learning_rate", "schedule", "warmup"}) +
-                  fmt::format("seed = {}\ncontext = {}\ntokenizer = \"{}\"\n", run.seed(), deck.data.context,
-                              deck.data.tokenizer) +
+                  fmt::format("[run]\nseed = {}\n[data]\ncontext = {}\ntokenizer = \"{}\"\n", run.seed(),
+                              deck.data.context, deck.data.tokenizer) +
                   tokenizer_inputs(run));
   base.path = run.path(stage.file("base.h5"));
   if (stage.complete()) {
     base.hash = read_model_info(base.path, &run.world()).base_hash;
     return base;
   }
+  TokenStore documents;
+  run.world().agree(
+      [&] { documents = pretrain_documents(deck.pretrain, deck.data.context, run.tokenizer(), run.seed()); });
   stage.begin();
-  TokenStore const documents =
-      pretrain_documents(deck.pretrain, deck.data.context, run.tokenizer(), run.seed());
   Index const micro_batch = std::min(deck.train.micro_batch, deck.pretrain.batch);
   BatchPlan const plan(documents, deck.data.context, false, deck.pretrain.batch, micro_batch, run.seed());
   Trainer<float> trainer(run.world(), base.model, {}, {true, false, false},

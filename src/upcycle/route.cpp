@@ -275,8 +275,8 @@ std::vector<RouteOutcome> Routing::train(std::vector<std::vector<Index>> const& 
 
 std::string stage_inputs(Run const& run, ExpertSet const& experts) {
   Deck const& deck = run.deck();
-  return data_inputs(run) + deck_table(deck, "lora") + deck_table(deck, "route") +
-         fmt::format("experts = {}\nreads = \"{}\"\n", experts.files.size(), experts.hash);
+  return data_inputs(run) + without(deck_table(deck, "lora"), {"mix"}) + deck_table(deck, "route") +
+         fmt::format("[expert]\ncount = {}\n[reads]\nexpand = \"{}\"\n", experts.files.size(), experts.hash);
 }
 
 }  // namespace

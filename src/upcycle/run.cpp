@@ -31,6 +31,7 @@ Run::Run(Deck const& deck, Communicator const& world, Console& console, RunOptio
   directory_ = std::make_unique<RunDirectory>(deck_.run.directory, world);
   world.agree([&] {
     tokenizer_ = make_tokenizer(deck_.data.tokenizer);
+    tokenizer_hash_ = tokenizer_hash(deck_.data.tokenizer);
     data_ = load_dataset(deck_.data, *tokenizer_, deck_.run.seed);
   });
   world.agree_on_root([&] {
@@ -65,6 +66,7 @@ ModelFileInfo Run::file_info(std::string kind, ModelConfig const& model, ExpertC
   info.expert = expert;
   info.base_hash = std::move(base_hash);
   info.tokenizer = deck_.data.tokenizer;
+  info.tokenizer_hash = tokenizer_hash_;
   info.prompt = deck_.data.format;
   info.deck = print_deck(deck_, false);
   info.step = step;

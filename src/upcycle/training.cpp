@@ -76,7 +76,8 @@ LoopSettings loop_settings(Run& run, std::string const& stage, Index steps, Inde
 
 std::string data_inputs(Run const& run) {
   return deck_table(run.deck(), "data") + deck_table(run.deck(), "train") +
-         fmt::format("seed = {}\ntraining_set = \"{:016x}\"\n", run.seed(), run.data().train.hash());
+         fmt::format("[run]\nseed = {}\n[reads]\ntraining_set = \"{:016x}\"\n", run.seed(),
+                     run.data().train.hash());
 }
 
 std::string without(std::string const& table, std::vector<std::string_view> const& keys) {
@@ -106,7 +107,7 @@ void say_training(Run& run, std::string const& title, LoopReport const& r) {
   }
   Table table(headers);
   table.row(row);
-  run.console().say(table, title);
+  run.console().say(table, r.first > 0 ? fmt::format("{}, since step {}", title, r.first) : title);
 }
 
 }  // namespace upit::upcycle

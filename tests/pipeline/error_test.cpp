@@ -195,6 +195,19 @@ std::vector<Mistake> mistakes() {
        {"mine.jsonl:3", "output"}},
       {"EmptyData", data_of(""), {"mine.jsonl", "no records"}},
       {"TooFewSamples", data_of(sample_lines(10, "tea")), {"mine.jsonl", "10", "data.samples"}},
+      {"MoreSamplesThanTheFile",
+       [](Workplace const& p) {
+         p.write("mine.jsonl", sample_lines(10, "tea"));
+         return p.deck(
+             "run", {"data.source=[{path=\"" + p.path("mine.jsonl") + "\"}]", "data.samples=100000000000"});
+       },
+       {"mine.jsonl", "found 10", "data.samples = 100000000000"}},
+      {"MoreSamplesThanTheGenerator",
+       with({"data.samples=100000000000"}),
+       {"data.samples = 100000000000", "generator:code", "at most 400000"}},
+      {"MoreDocumentsThanTheGenerator",
+       with({"pretrain.documents=100000000000"}),
+       {"pretrain.documents = 100000000000", "at most 1000000"}},
       {"DamagedGzip",
        [](Workplace const& p) {
          p.write("mine.jsonl.gz", std::string("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03garbage garbage", 25));

@@ -59,7 +59,8 @@ TEST(FfnExpertGroups, ReachTheSameLosses) {
     std::string const name = "run" + std::to_string(losses.size());
     place.complete(spread.ranks, name, ffn(spread, more));
     losses.emplace_back();
-    for (auto const& model : report_of(place.path(name)).at("losses")) {
+    auto const report = report_of(place.path(name));
+    for (auto const& model : report.at("losses")) {
       losses.back().push_back(model.at("loss").get<double>());
     }
   }

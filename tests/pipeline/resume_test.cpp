@@ -158,7 +158,10 @@ TEST_P(Resume, ATimeLimitEndsInACheckpointAndTheRunGoesOn) {
   EXPECT_THAT(outcome.err, HasSubstr("run.time_limit"));
   EXPECT_THAT(error_lines(outcome), ::testing::IsEmpty());
   EXPECT_EQ(state_steps(place.path("run"), "pretrain").size(), 1U);
-  place.complete(GetParam(), "run");
+  Outcome const rest = place.launch(GetParam(), place.deck("run"));
+  EXPECT_EQ(rest.code, 0) << rest.all();
+  EXPECT_THAT(rest.out, HasSubstr("generated documents, since step 1\n"));
+  EXPECT_THAT(rest.out, HasSubstr("instruction tuning\n"));  // this one has begun here
   expect_no_row_twice(place.path("run"));
   expect_same_run(reference, place.path("run"));
 }

@@ -22,6 +22,7 @@ struct LoopCase {
   std::function<void(Index step, Trainer<float>&)> after_step = nullptr;
   Index stop_after = -1;  // should_stop says yes from this step on
   MetricsFile* metrics = nullptr;
+  Console* console = nullptr;  // null: a silent one
 };
 
 /// All that a stage leaves in memory.
@@ -29,6 +30,7 @@ struct LoopOutcome {
   double loss = 0.0;
   std::vector<float> weights, first_moment, second_moment;
   Index steps_run = 0;
+  Index first = 0;  // steps done before
 };
 
 inline LoopOutcome run_loop(Communicator const& comm, TrainingCase const& c, LoopCase const& l) {
@@ -59,8 +61,11 @@ inline LoopOutcome run_loop(Communicator const& comm, TrainingCase const& c, Loo
   };
   hooks.should_stop = [&](double) { return l.stop_after >= 0 && done >= l.stop_after; };
   hooks.stop_reason = [] { return std::string("a test"); };
-  Console console(false);
-  out.loss = train_loop(trainer, store, plan, settings, hooks, console, l.metrics).last_loss;
+  Console silent(false);
+  LoopReport const report = train_loop(trainer, store, plan, settings, hooks,
+                                       l.console != nullptr ? *l.console : silent, l.metrics);
+  out.loss = report.last_loss;
+  out.first = report.first;
   out.weights = flat(trainer.weights());
   out.first_moment = flat(trainer.optimizer().first_moment());
   out.second_moment = flat(trainer.optimizer().second_moment());

@@ -2,7 +2,6 @@
 // Owns the checks that look at more than one key of a deck.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,8 +20,5 @@ std::vector<DeckFault> find_faults(Deck const& deck);
 
 /// Sentences about choices that are allowed and probably not meant.
 std::vector<std::string> deck_warnings(Deck const& deck);
-
-/// Seconds of "HH:MM:SS" or of a whole number of seconds; nothing if the text is neither or is zero.
-std::optional<Index> parse_duration(std::string const& text);
 
 }  // namespace upit

@@ -10,8 +10,8 @@
 namespace upit {
 
 /// One per program, first in main, destroyed last. Starts MPI, then chooses threads, then starts Kokkos; ends
-/// them in reverse. Also installs the stop signals (core/signals.hpp). What the surroundings have already
-/// started (a test program) is used and left running.
+/// them in reverse. SIGXFSZ is ignored from here on: the write fails instead. What the surroundings have
+/// already started (a test program) is used and left running.
 class Runtime {
  public:
   Runtime(int& argc, char**& argv);

@@ -3,17 +3,17 @@
 #pragma once
 
 #include <csignal>
+#include <optional>
 #include <string>
 
 #include "upit/core/timer.hpp"
 
 namespace upit {
 
-/// From now on SIGUSR1 and SIGTERM only leave a note, which `stop_requested` reads. A second SIGTERM ends the
-/// process as usual, for someone who will not wait for a checkpoint. SIGXFSZ is ignored: the write fails
-/// instead.
-/// They are handled on a stack that belongs to the calling thread, the one that calls BLAS: see
-/// `ThreadsWithoutStopSignals` for the others.
+/// From now on SIGUSR1 and SIGTERM only leave a note, which `stop_requested` reads: for who reads it. A
+/// second SIGTERM ends the process as usual, for someone who will not wait for a checkpoint. They are handled
+/// on a stack that belongs to the calling thread, the one that calls BLAS: see `ThreadsWithoutStopSignals`
+/// for the others.
 void install_stop_signals();
 
 /// Threads started while this lives leave the stop signals to those that were there before.
@@ -30,10 +30,13 @@ class ThreadsWithoutStopSignals {
 
 /// True once this process has received one of them. Ranks must agree before they act on it.
 bool stop_requested();
-/// "SIGUSR1", "SIGTERM" or, without a request, "".
+/// "SIGTERM" once there was one, else "SIGUSR1" or, without a request, "".
 std::string stop_signal();
 /// Forgets a request, for programs that go on (tests).
 void clear_stop_request();
+
+/// Seconds of "HH:MM:SS" or of a number of seconds; nothing if the text is neither, or zero.
+std::optional<double> parse_time_limit(std::string const& text);
 
 /// The deck's run.time_limit, counted from construction.
 class TimeLimit {

@@ -15,9 +15,9 @@ namespace upit {
 std::vector<Record> read_records(std::string const& path, int domain);
 
 /// Lines {"tokens": [...]} as samples whose every predicted token is a target (response = 1), of one domain
-/// named after the file. Throws `Error` "file:line: ..." on anything else, on ids outside [0, vocabulary) and
-/// on fewer than two tokens.
-TokenStore read_token_lines(std::string const& path, Index vocabulary);
+/// named after the file. Throws `Error` "file:line: ..." on anything else, on ids outside [0, vocabulary), on
+/// fewer than two tokens and, unless `context` is 0, on more than context + 1, the last of which is not read.
+TokenStore read_token_lines(std::string const& path, Index vocabulary, Index context = 0);
 
 /// A file's name without folders and endings: "a/math.jsonl.gz" gives "math".
 std::string domain_of_path(std::string const& path);

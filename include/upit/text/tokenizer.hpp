@@ -31,4 +31,7 @@ class Tokenizer {
 /// or is no such model.
 std::unique_ptr<Tokenizer> make_tokenizer(std::string const& name_or_path);
 
+/// What tells one tokenizer from another, wherever it lies: "bytes", or the hash of the file.
+std::string tokenizer_hash(std::string const& name_or_path);
+
 }  // namespace upit

@@ -20,11 +20,12 @@ struct ModelFileInfo {
   std::string kind;  // "dense", "expert" (trained tensors only), "moe", "state"
   ModelConfig model;
   ExpertConfig expert;
-  std::string base_hash;  // of the backbone's values: an expert belongs to one base
-  std::string tokenizer;  // "bytes" or the path of a tokenizer.model
-  std::string prompt;     // prompt template
-  std::string deck;       // resolved deck
-  std::string program;    // git hash of the program that wrote it; filled when read
+  std::string base_hash;       // of the backbone's values: an expert belongs to one base
+  std::string tokenizer;       // "bytes" or the path of a tokenizer.model
+  std::string tokenizer_hash;  // `tokenizer_hash` of it; empty: not known
+  std::string prompt;          // prompt template
+  std::string deck;            // resolved deck
+  std::string program;         // git hash of the program that wrote it; filled when read
   Index step = 0;
 };
 

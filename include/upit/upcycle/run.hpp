@@ -38,6 +38,9 @@ class Run {
   Tokenizer const& tokenizer() const { return *tokenizer_; }
   Dataset const& data() const { return data_; }
   RunOptions const& options() const { return options_; }
+  /// Stage to start again, until it is reached; empty: none.
+  std::string const& redo() const { return options_.redo; }
+  void forget_redo() { options_.redo.clear(); }
   std::uint64_t seed() const { return deck_.run.seed; }
   /// How the MoE model's FFN experts are spread over the world.
   ExpertParallel parallel() const { return {&grid_, deck_.parallel.capacity, deck_.parallel.chunks}; }
@@ -69,6 +72,7 @@ class Run {
   RunOptions options_;
   std::unique_ptr<RunDirectory> directory_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::string tokenizer_hash_;
   Dataset data_;
   std::optional<MetricsFile> metrics_;
   TimeLimit time_limit_;

@@ -8,13 +8,20 @@
 
 namespace upit::upcycle {
 
-/// Removes what stage `first` and all after it have left, in an order that a kill cannot turn into a run that
-/// looks complete. Collective; throws `AgreedError` for a name that is no stage.
-void redo_stages(Run& run, std::string const& first);
+/// What is wrong with the run directory for this deck, before anything is done: a --redo of no stage, and
+/// what others have put where the run writes, folders of stages and deck.toml. Collective; throws
+/// `AgreedError`.
+void check_run_directory(Run const& run);
 
-/// `<name>/stage.txt` in the run directory. `inputs` is text, one "key = value" a line: the deck tables that
-/// the stage depends on and what it reads (the `output_hash` of the stage before it, hashes of files).
-/// Construction throws `AgreedError` naming the changed keys if the stage was begun with other inputs.
+/// `<name>/stage.txt` in the run directory. `inputs` is text, one "key = value" a line below "[table]" lines:
+/// the deck tables that the stage depends on and what it reads (the `output_hash` of the stage before it,
+/// hashes of files).
+///
+/// Construction throws `AgreedError` naming the changed keys if the stage was begun with other inputs, and
+/// naming the folder if that holds files and no record of ours. With --redo of this stage, or of one before
+/// it that this run has not, construction removes what it and all after it have left: by then the stages
+/// before it are accepted. The last stage goes first, and every record before the rest of its folder, so that
+/// no kill leaves a run that looks complete.
 class Stage {
  public:
   Stage(Run& run, std::string name, std::string inputs);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the tests of checks across keys, warnings and durations.
+// Owns the tests of checks across keys, warnings.
 #include "upit/config/check.hpp"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -91,13 +92,14 @@ TEST(Check, Warnings) {
   EXPECT_THAT(deck_warnings(deck), ElementsAre(HasSubstr("model.layers, pretrain.epochs")));
 }
 
-TEST(Check, Durations) {
-  EXPECT_EQ(parse_duration("90"), 90);
-  EXPECT_EQ(parse_duration("00:05:07"), 307);
-  EXPECT_EQ(parse_duration("100:00:00"), 360000);
-  for (char const* wrong : {"", "0", "-1", "1.5", "5m", "1:2", "1:2:3:4", "00:60:00", "00:00:60", ":1:2",
-                            "1:2:", "9999999999", "00:00:00"})
-    EXPECT_EQ(parse_duration(wrong), std::nullopt) << wrong;
+// What the check accepts the run takes, and the reverse: upit::TimeLimit has the tests of single texts.
+TEST(Check, TimeLimitsAreThoseOfTheRun) {
+  for (char const* good : {"90", "0.5", "00:05:07", "100:00:00"})
+    EXPECT_THAT(faults(fmt::format("[run]\ntime_limit = \"{}\"\n", good)), IsEmpty()) << good;
+  for (char const* wrong : {"0", "-1", "5m", "1:2", "00:60:00", "00:00:00", "inf"})
+    EXPECT_THAT(faults(fmt::format("[run]\ntime_limit = \"{}\"\n", wrong)),
+                ElementsAre(HasSubstr("run.time_limit")))
+        << wrong;
 }
 
 }  // namespace

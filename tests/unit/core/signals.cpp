@@ -47,6 +47,25 @@ TEST(StopSignals, SecondSigtermEndsTheProcess) {
   EXPECT_EQ(WTERMSIG(status), SIGTERM);
 }
 
+// A batch system that repeats SIGUSR1 must not make two SIGTERM count as one.
+TEST(StopSignals, SecondSigtermEndsTheProcessWhateverCameBetween) {
+  upit::install_stop_signals();
+  upit::clear_stop_request();
+  pid_t const child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    std::raise(SIGTERM);
+    std::raise(SIGUSR1);
+    if (upit::stop_signal() != "SIGTERM") _exit(1);
+    std::raise(SIGTERM);
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status)) << WEXITSTATUS(status);
+  EXPECT_EQ(WTERMSIG(status), SIGTERM);
+}
+
 TEST(TimeLimit, ReadsClockTimeAndSeconds) {
   EXPECT_EQ(upit::TimeLimit("01:02:03").seconds(), 3723.0);
   EXPECT_EQ(upit::TimeLimit("100:00:00").seconds(), 360000.0);
