@@ -127,14 +127,17 @@ void MetricsFile::sort(std::string_view stage) {
 }
 
 void MetricsFile::cut_back(std::string_view stage, Index step) {
+  auto const own = [&](std::string_view name) {
+    return name == stage || (name.starts_with(stage) && name[stage.size()] == '.');
+  };
   std::vector<std::string> earlier;
   for (std::string const& row : rows()) {
     std::string_view const name = key_of(row)->stage;
-    if (name == stage) break;
+    if (own(name)) break;
     if (std::find(earlier.begin(), earlier.end(), name) == earlier.end()) earlier.emplace_back(name);
   }
   cut_back([&](std::string_view name, Index at) {
-    if (name == stage) return at <= step;
+    if (own(name)) return at <= step;
     return std::find(earlier.begin(), earlier.end(), name) != earlier.end();
   });
 }

@@ -7,11 +7,12 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <optional>
 
-#include "upit/core/progress.hpp"
 #include "upit/core/timer.hpp"
 #include "upit/io/files.hpp"
 #include "upit/train/schedule.hpp"
+#include "upit/train/step_log.hpp"
 
 namespace upit {
 namespace {
@@ -53,9 +54,9 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
                       LoopSettings const& settings, LoopHooks const& hooks, Console& console,
                       MetricsFile* metrics) {
   Communicator const& comm = trainer.comm();
-  ExpertConfig const& expert = trainer.expert_config();
-  Index const state_bytes = 3 * trainer.table().trained_count() * static_cast<Index>(sizeof(float));
+  Index const state_bytes = state_file_bytes(trainer.table());
   double save_seconds = 0.0;
+  std::optional<StepLog> log;
   auto const save = [&](Index step) {
     Stopwatch const watch;
     ModelFileInfo info = settings.info;
@@ -63,7 +64,7 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
     info.step = step;
     write_state(state_path(settings.directory, step), comm, info, trainer.table(), trainer.weights(),
                 trainer.optimizer().first_moment(), trainer.optimizer().second_moment(),
-                trainer.parallel().grid);
+                trainer.parallel().grid, log->window());
     comm.agree_on_root([&] {
       auto const kept = states(settings.directory);
       for (Index i = 0; i + kKeptStates < static_cast<Index>(kept.size()); ++i) {
@@ -73,9 +74,10 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
     save_seconds = watch.seconds();
   };
   Index first = 0;
+  std::vector<double> window;
   if (Index const newest = newest_state(settings.directory, comm); newest >= 0) {
     first = read_state(state_path(settings.directory, newest), comm, trainer.table(), trainer.weights(),
-                       trainer.optimizer().first_moment(), trainer.optimizer().second_moment());
+                       trainer.optimizer().first_moment(), trainer.optimizer().second_moment(), &window);
     comm.agree([&] {
       require(first <= settings.steps,
               fmt::format("{} stands at step {}, but stage {} has {} steps",
@@ -92,13 +94,13 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
   comm.agree_on_root([&] {
     if (metrics != nullptr) metrics->cut_back(settings.title, first);
   });
-  Progress progress(console, settings.title, settings.steps, first);
+  log.emplace(trainer, settings.title, settings.steps, first, settings.log_every, console, metrics);
+  log->resume(std::move(window));
   Stopwatch const whole;
-  Stopwatch since_log;
   constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
   LoopReport out{settings.steps, kNone, kNone};
   out.first = first;
-  Index tokens = 0, saved = first;
+  Index saved = first;
   for (Index step = first; step < settings.steps; ++step) {
     Stopwatch const step_watch;
     double const rate =
@@ -116,37 +118,8 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
     if (step == first) out.first_loss = report.loss;
     out.last_loss = report.loss;
     out.tokens += report.tokens;
-    tokens += report.tokens;
     Index const done = step + 1;
-    bool const row = done % settings.log_every == 0 || done == settings.steps;
-    if (row || step == first || console.terminal()) {
-      double const seconds = std::max(since_log.seconds(), 1e-9);
-      double const rate_of_tokens = static_cast<double>(tokens) / seconds;
-      std::vector<MetricsFile::Cell> cells = {
-          {"loss", report.loss}, {"learning_rate", rate},
-          {"norm", report.norm}, {"tokens_per_second", rate_of_tokens},
-          {"seconds", seconds},  {"targets", static_cast<double>(report.targets)}};
-      std::string text = fmt::format("loss {:.4f}  {:.0f} tokens/s", report.loss, rate_of_tokens);
-      if (expert.router == RouterUse::gate) {
-        out.balance = report.balance;
-        out.entropy = report.load.entropy;
-        out.imbalance = report.load.imbalance(trainer.model_config().layers, expert.count);
-        out.dead = report.load.dead();
-        cells.insert(cells.end(), {{"balance", out.balance},
-                                   {"entropy", out.entropy},
-                                   {"imbalance", out.imbalance},
-                                   {"dead", static_cast<double>(out.dead)}});
-        text += fmt::format("  load {:.2f}x", out.imbalance);
-      }
-      progress.update(done, text);
-      if (row) {
-        comm.agree_on_root([&] {
-          if (metrics != nullptr) metrics->append(settings.title, done, cells);
-        });
-        since_log.restart();
-        tokens = 0;
-      }
-    }
+    log->step(done, rate, report);
     if (hooks.after_step) hooks.after_step(done);
     bool const due = settings.checkpoint_every > 0 && done % settings.checkpoint_every == 0;
     // A stop comes at the end of a step and writes a state: so much must be left.
@@ -157,14 +130,15 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
       saved = done;
     }
     if (stop) {
-      progress.finish();
+      log->finish();
       throw Interrupted(fmt::format(
           "{}: stopped by {} after step {} of {}; the same command goes on from there", settings.title,
           hooks.stop_reason ? hooks.stop_reason() : "request", done, settings.steps));
     }
   }
-  progress.finish();
+  log->finish();
   out.seconds = whole.seconds();
+  out.routers = log->routers();
   return out;
 }
 

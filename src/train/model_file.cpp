@@ -24,6 +24,15 @@ E word_of(json const& word, std::map<std::string, E> const& meaning) {
   return it->second;
 }
 
+constexpr char const* kWindow = "window";
+
+/// Bytes of the tensor on disk, whatever part of it is here.
+Index whole_bytes(Tensor const& t) {
+  Index bytes = static_cast<Index>(sizeof(float));
+  for (Index const extent : t.whole_shape()) bytes *= extent;
+  return bytes;
+}
+
 char const* group_name(Group g) {
   return g == Group::backbone ? "backbone" : g == Group::expert ? "expert" : "router";
 }
@@ -224,7 +233,7 @@ void read_model_file(std::string const& path, Communicator const* comm, Paramete
 
 void write_state(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
                  ParameterTable const& table, Weights<float> const& weights, View1<float> const& first_moment,
-                 View1<float> const& second_moment, RankGrid const* grid) {
+                 View1<float> const& second_moment, RankGrid const* grid, std::span<double const> window) {
   Kokkos::Profiling::pushRegion("upit::write_state");
   H5File file = H5File::create(path, &comm);
   write_info(file, info);
@@ -234,13 +243,15 @@ void write_state(std::string const& path, Communicator const& comm, ModelFileInf
     write_tensor(file, comm, grid, "first_moment/" + t.name, t, first_moment.data() + t.gradient_offset);
     write_tensor(file, comm, grid, "second_moment/" + t.name, t, second_moment.data() + t.gradient_offset);
   }
+  std::vector<Index> const extent = {std::ssize(window)};
+  if (!window.empty()) file.write_all<double>(kWindow, window, extent);
   file.close();
   Kokkos::Profiling::popRegion();
 }
 
 Index read_state(std::string const& path, Communicator const& comm, ParameterTable const& table,
                  Weights<float> const& weights, View1<float> const& first_moment,
-                 View1<float> const& second_moment) {
+                 View1<float> const& second_moment, std::vector<double>* window) {
   H5File file = H5File::open(path, &comm);
   ModelFileInfo const info = read_info(file, &comm);
   for (auto const& t : table.tensors()) {
@@ -249,15 +260,23 @@ Index read_state(std::string const& path, Communicator const& comm, ParameterTab
     read_tensor(file, "first_moment/" + t.name, t, first_moment.data() + t.gradient_offset);
     read_tensor(file, "second_moment/" + t.name, t, second_moment.data() + t.gradient_offset);
   }
+  if (window != nullptr && file.exists(kWindow)) *window = file.read_all<double>(kWindow);
   file.close();
   return info.step;
+}
+
+Index state_file_bytes(ParameterTable const& table) {
+  Index bytes = 0;
+  for (auto const& t : table.tensors()) {
+    if (t.gradient_offset >= 0) bytes += 3 * whole_bytes(t);
+  }
+  return bytes;
 }
 
 Index model_file_bytes(ParameterTable const& table, Groups groups) {
   Index bytes = 0;
   for (auto const& t : table.tensors()) {
-    if (!wanted(groups, t.group) || t.shape.front() == 0) continue;
-    bytes += t.size() / t.shape.front() * t.rows * static_cast<Index>(sizeof(float));
+    if (wanted(groups, t.group)) bytes += whole_bytes(t);
   }
   return bytes;
 }

@@ -3,47 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "upit/train/batch_builder.hpp"
 
 namespace upit {
-
-void RouterLoad::add(RouterLoad const& other) {
-  if (assigned.size() < other.assigned.size()) assigned.resize(other.assigned.size());
-  for (std::size_t i = 0; i < other.assigned.size(); ++i) assigned[i] += other.assigned[i];
-  double const all = tokens + other.tokens;
-  if (all > 0.0) entropy = (entropy * tokens + other.entropy * other.tokens) / all;
-  tokens = all;
-}
-
-double RouterLoad::imbalance(Index layers, Index experts) const {
-  double worst = 0.0;
-  for (Index l = 0; l < layers && !assigned.empty(); ++l) {
-    auto const first = assigned.begin() + l * experts;
-    double total = 0.0;
-    for (auto it = first; it != first + experts; ++it) total += *it;
-    if (total > 0.0) {
-      worst =
-          std::max(worst, *std::max_element(first, first + experts) * static_cast<double>(experts) / total);
-    }
-  }
-  return worst;
-}
-
-Index RouterLoad::dead() const { return std::count(assigned.begin(), assigned.end(), 0.0); }
-
-double RouterLoad::rank_imbalance(Index experts, std::vector<Index> const& first) const {
-  std::vector<double> load(first.size() - 1, 0.0);
-  for (std::size_t q = 0; q < load.size(); ++q) {
-    for (std::size_t i = 0; i < assigned.size(); ++i) {
-      auto const e = static_cast<Index>(i) % experts;
-      if (e >= first[q] && e < first[q + 1]) load[q] += assigned[i];
-    }
-  }
-  double const total = std::accumulate(load.begin(), load.end(), 0.0);
-  return total > 0.0 ? *std::ranges::max_element(load) * static_cast<double>(load.size()) / total : 0.0;
-}
 
 template <class T>
 Trainer<T>::Trainer(Communicator const& comm, ModelConfig const& model, ExpertConfig const& expert,
@@ -67,18 +30,23 @@ template <class T>
 std::vector<double> Trainer<T>::balance_coefficients(Index parts, StepReport& report) {
   RouterCounts const& counts = model_.router_counts();
   std::size_t const le = counts.assigned.size();
-  std::vector<double> sums(2 * le + 2);
+  std::size_t const layer_count = counts.entropy.size();
+  std::vector<double> sums(2 * le + layer_count + 1);
   std::copy(counts.assigned.begin(), counts.assigned.end(), sums.begin());
   std::copy(counts.probability.begin(), counts.probability.end(),
             sums.begin() + static_cast<std::ptrdiff_t>(le));
-  for (double const h : counts.entropy) sums[2 * le] += h;
-  sums[2 * le + 1] = counts.tokens;
+  std::copy(counts.entropy.begin(), counts.entropy.end(), sums.begin() + static_cast<std::ptrdiff_t>(2 * le));
+  sums.back() = counts.tokens;
   comm_->sum(std::span<double>(sums));
   auto const layers = static_cast<double>(config_.layers), experts = static_cast<double>(expert_.count);
-  double const tokens = sums[2 * le + 1];
+  double const tokens = sums.back();
   report.load.assigned.resize(le);
   report.load.tokens += tokens;
-  report.load.entropy += sums[2 * le] / layers;
+  report.load.layer_entropy.resize(layer_count);
+  for (std::size_t l = 0; l < layer_count; ++l) {
+    report.load.layer_entropy[l] += sums[2 * le + l];
+    report.load.entropy += sums[2 * le + l] / layers;
+  }
   std::vector<double> coefficient(le);
   for (std::size_t i = 0; i < le && tokens > 0.0; ++i) {
     double const share = sums[i] / (tokens * static_cast<double>(expert_.active));
@@ -163,7 +131,10 @@ StepReport Trainer<T>::step(TokenStore const& store, std::vector<MicroStep> cons
   comm_->sum(std::span<double>(sums));
   report.loss = sums[0] / static_cast<double>(std::max<Index>(report.targets, 1));
   report.auxiliary = sums[1] / auxiliary_terms;
-  if (report.load.tokens > 0.0) report.load.entropy /= report.load.tokens;
+  if (report.load.tokens > 0.0) {
+    report.load.entropy /= report.load.tokens;
+    for (double& h : report.load.layer_entropy) h /= report.load.tokens;
+  }
   sum_gradient(exec);
   report.norm = gradient_norm(exec);
   report.exchange = model_.take_exchange_statistics();

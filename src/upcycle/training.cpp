@@ -90,6 +90,28 @@ std::string without(std::string const& table, std::vector<std::string_view> cons
   return out;
 }
 
+namespace {
+
+/// Layer by layer, then what concerns ranks.
+void say_routers(Run& run, RouterSummary const& r) {
+  Table layers({"layer", "largest/mean load", "router entropy", "dead experts"});
+  for (std::size_t l = 0; l < r.imbalance.size(); ++l) {
+    layers.row({fmt::format("{}", l), fmt::format("{:.2f}", r.imbalance[l]),
+                fmt::format("{:.3f}", r.entropy[l]), fmt::format("{}", r.dead[l])});
+  }
+  run.console().say(
+      layers, fmt::format("routers in the last step; dead: without a token in the last {} steps", r.window));
+  if (r.rank_imbalance <= 0.0) return;
+  run.console().say(
+      fmt::format("token exchange: {} a step over all ranks, {:.1f} % of the time waited for it, at most {} "
+                  "rounds; load of "
+                  "the fullest rank {:.2f} x the mean",
+                  format_bytes(static_cast<Index>(r.exchange_bytes)), 100.0 * r.exchange_share, r.rounds,
+                  r.rank_imbalance));
+}
+
+}  // namespace
+
 void say_training(Run& run, std::string const& title, LoopReport const& r) {
   if (std::isnan(r.last_loss)) return;  // all steps were done before this launch
   std::vector<std::string> headers = {"steps", "tokens", "time", "tokens/s", "first loss", "last loss"};
@@ -100,14 +122,16 @@ void say_training(Run& run, std::string const& title, LoopReport const& r) {
       fmt::format("{:.0f}", static_cast<double>(r.tokens) / std::max(r.seconds, 1e-9)),
       fmt::format("{:.4f}", r.first_loss),
       fmt::format("{:.4f}", r.last_loss)};
-  if (r.balance > 0.0) {
-    headers.insert(headers.end(), {"balance loss", "router entropy", "largest/mean load", "dead experts"});
-    row.insert(row.end(), {fmt::format("{:.3f}", r.balance), fmt::format("{:.3f}", r.entropy),
-                           fmt::format("{:.2f}", r.imbalance), fmt::format("{}", r.dead)});
+  RouterSummary const& routers = r.routers;
+  bool const gates = !routers.imbalance.empty();
+  if (gates) {
+    headers.push_back("balance loss");
+    row.push_back(fmt::format("{:.3f}", routers.balance));
   }
   Table table(headers);
   table.row(row);
   run.console().say(table, r.first > 0 ? fmt::format("{}, since step {}", title, r.first) : title);
+  if (gates) say_routers(run, routers);
 }
 
 }  // namespace upit::upcycle

@@ -34,8 +34,8 @@ class MetricsFile {
 
   /// Drops every row for which `keep(stage, step)` is false. The file is replaced as a whole.
   void cut_back(std::function<bool(std::string_view stage, Index step)> const& keep);
-  /// Back to a checkpoint of `stage` after `step`: drops later steps of that stage and all rows of stages
-  /// that first appear after it.
+  /// Back to a checkpoint of `stage` after `step`: drops later steps of that stage, rows "stage.part" among
+  /// them, and all rows of stages that first appear after it.
   void cut_back(std::string_view stage, Index step);
 
   /// Puts the rows of `stage` into the order of their steps, in the places that they have together. The file

@@ -9,6 +9,7 @@
 #include "upit/core/console.hpp"
 #include "upit/io/metrics.hpp"
 #include "upit/train/model_file.hpp"
+#include "upit/train/step_log.hpp"
 #include "upit/train/trainer.hpp"
 
 namespace upit {
@@ -42,18 +43,15 @@ struct LoopReport {
   double seconds = 0.0;
   Index tokens = 0;
   Index first = 0;  // steps that were done before
-  // Routers, in the last step; 0 without them.
-  double balance = 0.0, entropy = 0.0, imbalance = 0.0;
-  Index dead = 0;
+  RouterSummary routers;
 };
 
 /// Trains from the newest restart state in `directory` (or from the weights as they are) to the last step.
-/// Keeps the newest two states. A row of the metrics tells of its step alone, so that a resumed stage writes
-/// the rows of a straight one; times and tokens/s are since the row before, or since the start. Metrics are
-/// cut back to where it resumes. Throws `Interrupted` after a restart state when `should_stop`; `AgreedError`
-/// naming the step on a non-finite loss, weights as of the last good step being in the last state. `metrics`
-/// is null on ranks that do not write. Throws `AgreedError` before the first step unless the disk has room
-/// for what the stage will write.
+/// Keeps the newest two states. Rows of the metrics: see `StepLog`. Metrics are cut back to where it resumes.
+/// Throws `Interrupted` after a restart state when `should_stop`; `AgreedError` naming the step on a
+/// non-finite loss, weights as of the last good step being in the last state. `metrics` is null on ranks that
+/// do not write. Throws `AgreedError` before the first step unless the disk has room for what the stage will
+/// write.
 LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPlan const& plan,
                       LoopSettings const& settings, LoopHooks const& hooks, Console& console,
                       MetricsFile* metrics);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -59,14 +60,19 @@ void read_model_file(std::string const& path, Communicator const* comm, Paramete
                      Weights<float> const& weights, Groups groups);
 
 /// Writes trained tensors and moments, and the step they stand at: what a resumed stage starts from.
+/// `window`: what its log has counted since its last row, equal on all ranks.
 void write_state(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
                  ParameterTable const& table, Weights<float> const& weights, View1<float> const& first_moment,
-                 View1<float> const& second_moment, RankGrid const* grid = nullptr);
+                 View1<float> const& second_moment, RankGrid const* grid = nullptr,
+                 std::span<double const> window = {});
 
 /// Reads them back; returns the step.
 Index read_state(std::string const& path, Communicator const& comm, ParameterTable const& table,
                  Weights<float> const& weights, View1<float> const& first_moment,
-                 View1<float> const& second_moment);
+                 View1<float> const& second_moment, std::vector<double>* window = nullptr);
+
+/// Bytes that `write_state` will take on disk, attributes left out.
+Index state_file_bytes(ParameterTable const& table);
 
 /// Bytes that `write_model_file` will take on disk, whole tensors, attributes left out.
 Index model_file_bytes(ParameterTable const& table, Groups groups);

@@ -8,6 +8,7 @@
 #include "upit/model/transformer.hpp"
 #include "upit/text/batches.hpp"
 #include "upit/train/optimizer.hpp"
+#include "upit/train/router_load.hpp"
 
 namespace upit {
 
@@ -19,21 +20,6 @@ struct TrainerOptions {
   std::uint64_t seed = 1;         // of dropout
   double language_weight = 1.0;   // weight of the language-model loss: alpha of stage 3 (Eq. 2)
   double auxiliary_weight = 0.0;  // weight of the auxiliary router loss: 1 - alpha
-};
-
-/// Router use over the micro-steps of one step and all ranks.
-struct RouterLoad {
-  std::vector<double> assigned;  // (L, E) tokens sent to each expert
-  double tokens = 0.0;
-  double entropy = 0.0;  // nats, mean over layers and tokens, of the softmax over all experts
-  /// Adds the load of another step; the entropy becomes the mean over all tokens.
-  void add(RouterLoad const& other);
-  /// Largest over mean load, the worst layer.
-  double imbalance(Index layers, Index experts) const;
-  /// Experts without a token, over all layers.
-  Index dead() const;
-  /// Largest over mean load of the ranks of a group, all layers together; `first`: see `expert_ranges`.
-  double rank_imbalance(Index experts, std::vector<Index> const& first) const;
 };
 
 struct StepReport {
@@ -67,6 +53,8 @@ class Trainer {
   Weights<T> const& weights() const { return weights_; }
   Optimizer<T> const& optimizer() const { return optimizer_; }
   Transformer<T>& model() { return model_; }
+  /// Most rounds that a token exchange has taken on this rank.
+  Index exchange_rounds() const { return model_.exchange_rounds(); }
   View1<Real<T>> const& gradient() const { return gradient_; }
   Batch& batch() { return batch_; }
   Communicator const& comm() const { return *comm_; }
