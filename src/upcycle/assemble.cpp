@@ -4,7 +4,7 @@
 
 #include "upit/config/printer.hpp"
 #include "upit/core/error.hpp"
-#include "upit/upcycle/assemble.hpp"
+#include "upit/upcycle/assemble_ffn.hpp"
 #include "upit/upcycle/stage.hpp"
 #include "upit/upcycle/stages.hpp"
 #include "upit/upcycle/training.hpp"

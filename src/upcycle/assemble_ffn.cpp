@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Owns the streams of stage 4 for FFN experts: rows of expert files in, rows of the MoE model out.
+#include "upit/upcycle/assemble_ffn.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,7 +9,6 @@
 
 #include "upit/core/error.hpp"
 #include "upit/io/hdf5.hpp"
-#include "upit/upcycle/assemble.hpp"
 
 namespace upit::upcycle {
 namespace {
@@ -60,9 +61,17 @@ class Stacker {
   }
 
  private:
+  /// Files are read independently, so that what is wrong with one is told together here.
+  void require_all(std::vector<H5File> const& files, std::string const& name,
+                   std::vector<Index> const& shape) const {
+    world_->agree([&] {
+      for (auto const& file : files) file.require_dataset<float>(name, shape);
+    });
+  }
+
   void average(Tensor const& t) {
     std::string const name = "backbone/" + t.name;
-    for (auto const& file : backbones_) file.require_dataset<float>(name, t.shape);
+    require_all(backbones_, name, t.shape);
     out_.create_dataset<float>(name, t.shape);
     Index const row = row_size(t, 1);
     for_pieces(*world_, t.shape[0], row, piece_, [&](Index first, Index count) {
@@ -84,7 +93,7 @@ class Stacker {
     std::string const name = "expert/" + t.name;
     std::vector<Index> single = t.shape;
     single[0] = 1;
-    for (auto const& file : experts_) file.require_dataset<float>(name, single);
+    require_all(experts_, name, single);
     out_.create_dataset<float>(name, t.shape);
     Index const row = row_size(t, 2);
     for (Index e = 0; e < t.shape[0]; ++e) {
@@ -100,9 +109,7 @@ class Stacker {
   void stack_vectors(Tensor const& t) {
     std::string const name = "router/" + t.name;
     Index const width = t.shape[1];
-    if (stack_->has_vectors) {
-      for (auto const& file : experts_) file.require_dataset<float>(name, std::vector<Index>{1, width});
-    }
+    if (stack_->has_vectors) require_all(experts_, name, {1, width});
     out_.create_dataset<float>(name, t.shape);
     for_pieces(*world_, t.shape[0], width, width, [&](Index first, Index count) {
       values_.resize(static_cast<std::size_t>(count * width));

@@ -48,7 +48,6 @@ Deck changed_everywhere() {
   deck.model.kv_heads = 2;
   deck.model.layers = 6;
   deck.expand.strategy = "random";
-  deck.parallel.expert = 1;
   deck.data.source = {{"/p/a.jsonl", "code", 1.0}, {"/p/b.jsonl.gz", "", 1.0 / 3.0}};
   return deck;
 }
@@ -83,7 +82,7 @@ TEST(Printer, TheChangedDeckTouchesEveryKey) {
   Deck defaults;
   auto const tables = describe(deck);
   auto const default_tables = describe(defaults);
-  std::set<std::string> const one_value = {"expert.kind", "train.precision", "parallel.expert"};
+  std::set<std::string> const one_value = {"train.precision"};
   for (std::size_t t = 0; t < tables.size(); ++t)
     for (std::size_t k = 0; k < tables[t].keys.size(); ++k) {
       auto const& key = tables[t].keys[k];
@@ -123,7 +122,8 @@ TEST(Printer, DefaultsLieWithinTheirLimits) {
 }
 
 TEST(Printer, OneTable) {
-  EXPECT_EQ(deck_table(Deck{}, "upcycle"), "[upcycle]\nrouter_order = \"topk_softmax\"\n");
+  EXPECT_EQ(deck_table(Deck{}, "upcycle"),
+            "[upcycle]\nrouter_order = \"topk_softmax\"\nbackbone = \"all\"\n");
   EXPECT_EQ(deck_table(Deck{}, "prepare"),
             "[prepare]\nepochs = 2.0\ncheckpoints = 4\nselect = \"back_half\"\ninclude_base = false\n");
   Deck deck;

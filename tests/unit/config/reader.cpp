@@ -145,8 +145,11 @@ TEST(ReaderFaults, IntegerBeyond64Bits) {
 }
 
 TEST(ReaderFaults, Words) {
-  EXPECT_THAT(faults("[expert]\nkind = \"ffn\"\n"),
-              ElementsAre("d.toml:2: expert.kind: found \"ffn\", allowed: \"lora\"; did you mean \"lora\"?"));
+  EXPECT_THAT(faults("[expert]\nkind = \"fnn\"\n"),
+              ElementsAre("d.toml:2: expert.kind: found \"fnn\", allowed: \"lora\", \"ffn\"; did you mean "
+                          "\"ffn\"?"));
+  EXPECT_THAT(faults("[parallel]\nexpert = 2\n"),
+              ElementsAre(HasSubstr("LoRA experts are small and stay whole on every rank")));
   EXPECT_THAT(faults("[train]\nprecision = \"bf16\"\n"), ElementsAre(HasSubstr("allowed: \"fp32\"")));
   EXPECT_THAT(faults("[prepare]\nselect = \"fronthalf\"\n"),
               ElementsAre(HasSubstr("did you mean \"front_half\"?")));

@@ -26,6 +26,7 @@ TEST(Flops, EqualTheFiguresOfTheDesign) {
   auto const mflop = [&](BenchKind kind) { return flops_per_token(m, kind, 512, 2, 8) * 1e-6; };
   EXPECT_NEAR(mflop(BenchKind::dense), 262.668288, 1e-9);
   EXPECT_NEAR(mflop(BenchKind::ffn_moe), 364.118016, 1e-9);
+  EXPECT_EQ(mflop(BenchKind::dense_wide), mflop(BenchKind::ffn_moe));
   EXPECT_NEAR(mflop(BenchKind::lora), 181.481472, 1e-9);
   EXPECT_NEAR(mflop(BenchKind::lora_moe), 183.656448, 1e-9);
 }
@@ -78,9 +79,10 @@ TEST(RunBench, TimesEveryCaseOnRandomTokens) {
   for (auto const mix : {LoraMix::branch, LoraMix::ffn}) {
     BenchOptions options = tiny_bench();
     options.mix = mix;
+    options.cases.push_back(BenchKind::dense_wide);
     BenchReport const report = run_bench(comm, options, console);
-    ASSERT_EQ(report.cases.size(), 3u);
-    EXPECT_EQ(report.ceiling.size(), 10u);  // before the first step and after each of 9
+    ASSERT_EQ(report.cases.size(), 5u);
+    EXPECT_EQ(report.ceiling.size(), 16u);  // before the first step and after each of 15
     EXPECT_GT(report.resident, 1 << 20);
     for (auto const& c : report.cases) {
       ASSERT_EQ(c.seconds.size(), 3u);
@@ -91,6 +93,7 @@ TEST(RunBench, TimesEveryCaseOnRandomTokens) {
       // Random tokens and small random weights: the loss of a uniform guess, ln 50.
       EXPECT_NEAR(c.loss, std::log(50.0), 0.1) << name_of(c.kind);
       EXPECT_GT(c.bytes, 0);
+      EXPECT_EQ(c.exchange_bytes, 0.0);  // one rank holds all experts
     }
     EXPECT_GT(report.cases[0].bytes, report.cases[1].bytes);  // moments of all weights
   }

@@ -27,8 +27,9 @@ std::vector<std::string> metrics_columns() {
           "targets", "balance",       "entropy", "imbalance",         "dead"};
 }
 
-/// Steps of the rows of a metrics file, in order, and the cells of `column`.
-std::vector<std::pair<int, std::string>> read_metrics(std::string const& path, std::size_t column) {
+/// Steps of the rows of a metrics file, in order, and the cells of `column`; of one layer with its name.
+std::vector<std::pair<int, std::string>> read_metrics(std::string const& path, std::size_t column,
+                                                      std::string const& part = "") {
   std::ifstream file(path);
   std::string line;
   std::getline(file, line);
@@ -36,7 +37,8 @@ std::vector<std::pair<int, std::string>> read_metrics(std::string const& path, s
   while (std::getline(file, line)) {
     std::vector<std::string> cells(1);
     for (char const ch : line) ch == ',' ? cells.emplace_back() : (cells.back() += ch, cells.back());
-    EXPECT_EQ(cells.at(0), "stage");
+    EXPECT_TRUE(cells.at(0).starts_with("stage")) << cells.at(0);
+    if (cells.at(0) != "stage" + part) continue;
     rows.emplace_back(std::stoi(cells.at(1)), cells.at(2 + column));
   }
   return rows;
@@ -128,6 +130,15 @@ TEST(TrainLoop, MetricsAreCutBackAndHoldTheRate) {
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(balance[i].first, std::vector<int>({3, 6, 8})[i]);
     EXPECT_GT(std::stod(balance[i].second), 0.0);
+    // What the row tells of the worst layer stands in the rows of the layers.
+    double worst = 0.0, dead = 0.0;
+    for (std::string const layer : {".layer_00", ".layer_01"}) {
+      worst = std::max(worst, std::stod(read_metrics(t.path("metrics.csv"), 8, layer).at(i).second));
+      dead += std::stod(read_metrics(t.path("metrics.csv"), 9, layer).at(i).second);
+      EXPECT_EQ(read_metrics(t.path("metrics.csv"), 8, layer).at(i).first, balance[i].first);
+    }
+    EXPECT_EQ(worst, std::stod(read_metrics(t.path("metrics.csv"), 8).at(i).second));
+    EXPECT_EQ(dead, std::stod(read_metrics(t.path("metrics.csv"), 9).at(i).second));
   }
 }
 

@@ -59,7 +59,7 @@ TEST(LoopRows, OfAResumedStageAreThoseOfAStraightOne) {
   EXPECT_EQ(rest.first, 3);
   EXPECT_EQ(rest.steps_run, 5);
   auto const rows = told(a.path("metrics.csv"));
-  ASSERT_EQ(rows.size(), 3u);  // the header, steps 5 and 8
+  ASSERT_EQ(rows.size(), 7u);  // the header; steps 5 and 8, each with a row for each of two layers
   EXPECT_EQ(told(b.path("metrics.csv")), rows);
 }
 

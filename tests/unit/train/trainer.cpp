@@ -310,6 +310,30 @@ TEST(RouterBalance, FullCollapseGivesExpertsOverActive) {
   }
 }
 
+TEST(RouterLoad, LayersRanksAndWindows) {
+  RouterLoad load;
+  load.assigned = {6, 0, 0, 2, 1, 1, 0, 6};  // 2 layers of 4 experts
+  load.layer_entropy = {0.5, 1.0};
+  load.entropy = 0.75;
+  load.tokens = 8;
+  EXPECT_DOUBLE_EQ(load.layer_imbalance(0, 4), 3.0);
+  EXPECT_DOUBLE_EQ(load.layer_imbalance(1, 4), 3.0);
+  EXPECT_EQ(load.layer_dead(0, 4), 2);
+  EXPECT_EQ(load.layer_dead(1, 4), 1);
+  // Ranks with the experts {0}, {1, 2}, {3} get 7, 1 and 8 of 16 tokens.
+  EXPECT_DOUBLE_EQ(load.rank_imbalance(4, {0, 1, 3, 4}), 8.0 * 3.0 / 16.0);
+  EXPECT_DOUBLE_EQ(load.rank_imbalance(4, {0, 0, 4}), 2.0);  // one rank is idle
+  RouterLoad other;
+  other.assigned = {0, 1, 0, 0, 0, 0, 1, 0};
+  other.layer_entropy = {1.3, 0.2};
+  other.entropy = 0.75;
+  other.tokens = 24;
+  load.add(other);
+  EXPECT_EQ(load.dead(), 1);
+  EXPECT_DOUBLE_EQ(load.layer_entropy[0], (0.5 * 8 + 1.3 * 24) / 32);
+  EXPECT_DOUBLE_EQ(load.entropy, 0.75);
+}
+
 TEST(RouterLoad, ImbalanceIsOfTheWorstLayer) {
   RouterLoad load;
   load.assigned = {4, 4, 0, 0, 1, 3, 2, 2};
