@@ -6,22 +6,21 @@
 namespace upit {
 namespace {
 
-int checked_group(Communicator const& world, Index expert) {
-  check_rank_grid(world.size(), expert);
+int checked_group(Communicator const& world, Index expert, std::string_view what) {
+  check_rank_grid(world.size(), expert, what);
   return static_cast<int>(expert);
 }
 
 }  // namespace
 
-void check_rank_grid(Index ranks, Index expert) {
+void check_rank_grid(Index ranks, Index expert, std::string_view what) {
   if (expert >= 1 && ranks % expert == 0) return;
   std::string allowed;
   for (Index divisor = 1; divisor <= ranks; ++divisor) {
     if (ranks % divisor == 0) allowed += fmt::format("{}{}", divisor == 1 ? "" : ", ", divisor);
   }
-  throw AgreedError(
-      fmt::format("parallel.expert: found {}, allowed with {} rank{}: {} (it divides the number of ranks)",
-                  expert, ranks, ranks == 1 ? "" : "s", allowed));
+  throw AgreedError(fmt::format("{}: found {}, allowed with {} rank{}: {} (it divides the number of ranks)",
+                                what, expert, ranks, ranks == 1 ? "" : "s", allowed));
 }
 
 std::vector<Index> expert_ranges(Index experts, Index ranks) {
@@ -31,8 +30,8 @@ std::vector<Index> expert_ranges(Index experts, Index ranks) {
   return first;
 }
 
-RankGrid::RankGrid(Communicator const& world, Index expert)
-    : expert_(world.split(world.rank() / checked_group(world, expert))),
-      replicas_(world.split(world.rank() % checked_group(world, expert))) {}
+RankGrid::RankGrid(Communicator const& world, Index expert, std::string_view what)
+    : expert_(world.split(world.rank() / checked_group(world, expert, what))),
+      replicas_(world.split(world.rank() % checked_group(world, expert, what))) {}
 
 }  // namespace upit

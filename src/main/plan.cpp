@@ -208,7 +208,7 @@ void Planner::post_train() {
       training("post_train", batches(), deck_.post_train.epochs,
                upcycle::moe_experts(deck_, deck_.expert.count), upcycle::moe_trained(deck_), ranks_);
   // Load, probabilities and entropy of the routers meet once in every pass.
-  Index const counts = 2 * plan_.model.layers * deck_.expert.count + 2;
+  Index const counts = plan_.model.layers * (2 * deck_.expert.count + 1) + 1;
   s.sent += s.passes * ring_bytes(static_cast<Index>(sizeof(double)) * counts, ranks_);
   Index const group = deck_.parallel.expert;
   if (group > 1) {

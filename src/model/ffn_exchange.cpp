@@ -32,7 +32,7 @@ typename FfnExperts<T>::Rows FfnExperts<T>::rows_of(Layer const& l, Piece const&
 template <class T>
 View1<int const> FfnExperts<T>::arrival(Exec const& exec, ExchangePlan const& plan,
                                         Piece const& piece) const {
-  HostView1<int> const host(arrival_host_.data() + piece.buffer_row, piece.rows);
+  PinnedView1<int> const host(arrival_host_.data() + piece.buffer_row, piece.rows);
   View1<int> const device(arrival_.data() + piece.buffer_row, piece.rows);
   plan.arrival(piece, std::span<int>(host.data(), static_cast<std::size_t>(piece.rows)));
   Kokkos::deep_copy(exec, device, host);
@@ -42,10 +42,13 @@ View1<int const> FfnExperts<T>::arrival(Exec const& exec, ExchangePlan const& pl
 /// While the experts work on one piece, the next of the same round is on its way and the results of the one
 /// before go home. Pieces of different rounds share buffers and wait for each other.
 template <class T>
-void FfnExperts<T>::exchanged_forward(FfnPass<T> const& p, Layer const& l) {
+void FfnExperts<T>::exchanged_forward(FfnPass<T> const& p, Layer const& l, Index number) {
   ExchangePlan& plan = *l.plan;
   exchange_->count(l.offset_host.data(), plan);
   rounds_ = std::max(rounds_, plan.rounds());
+  if (begin_anew_) std::fill(received_.begin(), received_.end(), 0.0);
+  begin_anew_ = false;
+  received_[at(number)] += static_cast<double>(plan.received());
   View2<T> const slots = first_rows(slots_, static_cast<Index>(l.y.extent(0)));
   kernels::gather_slots<T>(p.exec, p.state.h, l.order, expert_.active, slots);
 
@@ -125,7 +128,7 @@ void FfnExperts<T>::exchanged_backward(FfnPass<T> const& p, Layer const& l, bool
   template View2<T> FfnExperts<T>::arrived(Piece const&) const;                                           \
   template typename FfnExperts<T>::Rows FfnExperts<T>::rows_of(Layer const&, Piece const&) const;         \
   template View1<int const> FfnExperts<T>::arrival(Exec const&, ExchangePlan const&, Piece const&) const; \
-  template void FfnExperts<T>::exchanged_forward(FfnPass<T> const&, Layer const&);                        \
+  template void FfnExperts<T>::exchanged_forward(FfnPass<T> const&, Layer const&, Index);                 \
   template void FfnExperts<T>::exchanged_backward(FfnPass<T> const&, Layer const&, bool);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)

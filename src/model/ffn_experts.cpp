@@ -60,7 +60,7 @@ template <class T>
 typename FfnExperts<T>::Layer FfnExperts<T>::make_layer(Index slots, Index rows) {
   Layer l;
   l.offset = make<View1<Index>>("offset", expert_.count + 1, 1);
-  l.offset_host = make<HostView1<Index>>("offset_host", expert_.count + 1, 1);
+  l.offset_host = make<PinnedView1<Index>>("offset_host", expert_.count + 1, 1);
   l.order = make<View1<int>>("order", slots, 1);
   l.place = make<View1<int>>("place", slots, 1);
   l.y = make<View2<T>>("y", slots, model_.width);
@@ -83,8 +83,9 @@ FfnExperts<T>::FfnExperts(ModelConfig const& model, ExpertConfig const& expert,
     arrived_ = make<View2<T>>("arrived", rows, model.width);
     sorted_ = make<View2<T>>("sorted", rows, model.width);
     arrival_ = make<View1<int>>("arrival", rows, 1);
-    arrival_host_ = make<HostView1<int>>("arrival_host", rows, 1);
+    arrival_host_ = make<PinnedView1<int>>("arrival_host", rows, 1);
     further_ = make_rows("further", rows);
+    received_.assign(at(model.layers), 0.0);
   }
   for (Index l = 0; l < model.layers; ++l) {
     layers_.push_back(with_backward || l == 0 ? make_layer(slots, rows) : layers_.front());
@@ -157,7 +158,7 @@ void FfnExperts<T>::forward(FfnPass<T> const& p, Index number) {
   Kokkos::deep_copy(p.exec, l.offset_host, l.offset);
   p.exec.fence();  // products and messages are cut on the host
   if (exchange_) {
-    exchanged_forward(p, l);
+    exchanged_forward(p, l, number);
   } else {
     kernels::gather_slots<T>(p.exec, s.h, l.order, expert_.active, l.kept.x);
     activate(p, l.offset_host.data(), l.kept);
@@ -185,6 +186,7 @@ ExchangeStatistics FfnExperts<T>::take_statistics() {
   if (!exchange_) return {};
   ExchangeStatistics const out = exchange_->statistics();
   exchange_->reset_statistics();
+  begin_anew_ = true;
   return out;
 }
 

@@ -306,6 +306,12 @@ Index Transformer<T>::exchange_rounds() const {
 }
 
 template <class T>
+std::vector<double> const& Transformer<T>::received() const {
+  static std::vector<double> const kNone;
+  return impl_->experts ? impl_->experts->received() : kNone;
+}
+
+template <class T>
 void Transformer<T>::set_auxiliary(AuxiliaryOptions const& options) {
   impl_->auxiliary = options;
 }

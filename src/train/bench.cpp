@@ -225,7 +225,7 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
   Index const per_rank = (options.sequences + comm.size() - 1) / comm.size();
   constexpr double kLearningRate = 1e-5;
 
-  RankGrid const grid(comm, options.group);
+  RankGrid const grid(comm, options.group, "--group");
   BenchReport report;
   std::vector<CaseTrainer> trainers;
   std::vector<Index> steps(options.cases.size(), 0);

@@ -119,7 +119,7 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
     out.last_loss = report.loss;
     out.tokens += report.tokens;
     Index const done = step + 1;
-    log->step(done, rate, report);
+    log->step(done, rate, step_watch.seconds(), report);
     if (hooks.after_step) hooks.after_step(done);
     bool const due = settings.checkpoint_every > 0 && done % settings.checkpoint_every == 0;
     // A stop comes at the end of a step and writes a state: so much must be left.

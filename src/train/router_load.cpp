@@ -52,15 +52,17 @@ Index RouterLoad::layer_dead(Index layer, Index experts) const {
 
 Index RouterLoad::dead() const { return std::count(assigned.begin(), assigned.end(), 0.0); }
 
-double RouterLoad::rank_imbalance(Index experts, std::vector<Index> const& first) const {
-  std::vector<double> load(first.size() - 1, 0.0);
-  for (std::size_t q = 0; q < load.size(); ++q) {
-    for (std::size_t i = 0; i < assigned.size(); ++i) {
-      auto const e = static_cast<Index>(i) % experts;
-      if (e >= first[q] && e < first[q + 1]) load[q] += assigned[i];
+double rank_imbalance(std::vector<double> const& received, Index layers, Index group) {
+  Index const ranks = std::ssize(received) / layers;
+  std::vector<double> load(at(group));
+  double worst = 0.0;
+  for (Index first = 0; first < ranks; first += group) {
+    for (Index l = 0; l < layers; ++l) {
+      for (Index q = 0; q < group; ++q) load[at(q)] = received[at((first + q) * layers + l)];
+      worst = std::max(worst, largest_over_mean(load));
     }
   }
-  return largest_over_mean(load);
+  return worst;
 }
 
 }  // namespace upit

@@ -18,12 +18,8 @@ StepLog::StepLog(Trainer<float> const& trainer, std::string stage, Index steps, 
       console_(&console),
       metrics_(metrics),
       gates_(trainer.expert_config().router == RouterUse::gate),
-      progress_(console, stage_, steps, first) {
-  ExpertConfig const& expert = trainer.expert_config();
-  if (expert.mixes_ffns() && trainer.parallel().spread()) {
-    ranges_ = expert_ranges(expert.count, trainer.parallel().grid->expert().size());
-  }
-}
+      spread_(trainer.expert_config().mixes_ffns() && trainer.parallel().spread()),
+      progress_(console, stage_, steps, first) {}
 
 /// What routers do in this step, and who got nothing since the last row.
 void StepLog::summarise(StepReport const& report, Index done) {
@@ -38,21 +34,34 @@ void StepLog::summarise(StepReport const& report, Index done) {
     r.dead.push_back(window_.layer_dead(l, experts));
   }
   r.window = done - row_before_;
-  if (!ranges_.empty()) r.rank_imbalance = report.load.rank_imbalance(experts, ranges_);
+}
+
+/// Collective: what all ranks waited and got.
+void StepLog::exchange(std::vector<MetricsFile::Cell>& cells) {
+  Communicator const& comm = trainer_->comm();
+  RouterSummary& r = routers_;
+  r.rank_imbalance =
+      rank_imbalance(comm.gather_all(std::span<double const>(trainer_->received())),
+                     trainer_->model_config().layers, trainer_->parallel().grid->expert().size());
+  double sums[4] = {since_row_waited_.blocked, since_row_waited_.bytes, whole_waited_.blocked,
+                    whole_waited_.bytes};
+  comm.sum(std::span<double>(sums));
+  Waited const &now = since_row_waited_, &all = whole_waited_;
+  double const ranks = comm.size();
+  r.exchange_seconds = sums[2] / ranks / all.steps;
+  r.exchange_share = sums[2] / ranks / std::max(all.seconds, 1e-9);
+  r.exchange_bytes = sums[3] / all.steps;
+  r.rounds = comm.max(trainer_->exchange_rounds());
+  cells.insert(cells.end(), {{"rank_imbalance", r.rank_imbalance},
+                             {"exchange_bytes", sums[1] / now.steps},
+                             {"exchange_seconds", sums[0] / ranks / now.steps},
+                             {"exchange_share", sums[0] / ranks / std::max(now.seconds, 1e-9)}});
 }
 
 void StepLog::row(Index done, std::vector<MetricsFile::Cell> cells, StepReport const& report) {
   Communicator const& comm = trainer_->comm();
   RouterSummary& r = routers_;
-  if (!ranges_.empty()) {
-    double sums[2] = {blocked_, bytes_};
-    comm.sum(std::span<double>(sums));
-    r.exchange_share = sums[0] / comm.size() / std::max(since_row_.seconds(), 1e-9);
-    // Divided by the steps of this launch that the row covers; a resumed row may cover fewer than its window.
-    r.exchange_bytes = sums[1] / static_cast<double>(std::max<Index>(counted_, 1));
-    r.rounds = std::max(r.rounds, comm.max(trainer_->exchange_rounds()));
-    cells.insert(cells.end(), {{"rank_imbalance", r.rank_imbalance}, {"exchange_share", r.exchange_share}});
-  }
+  if (spread_) exchange(cells);
   comm.agree_on_root([&] {
     if (metrics_ == nullptr) return;
     metrics_->append(stage_, done, cells);
@@ -72,27 +81,30 @@ void StepLog::row(Index done, std::vector<MetricsFile::Cell> cells, StepReport c
                     stage_, dead, window_.assigned.size(), r.window));
   }
   since_row_.restart();
-  tokens_ = counted_ = 0;
-  blocked_ = bytes_ = 0.0;
+  tokens_ = 0;
+  since_row_waited_ = {};
   window_ = {};
   row_before_ = done;
 }
 
-void StepLog::step(Index done, double rate, StepReport const& report) {
+void StepLog::step(Index done, double rate, double seconds, StepReport const& report) {
   tokens_ += report.tokens;
-  blocked_ += report.exchange.blocked;
-  bytes_ += report.exchange.bytes;
-  ++counted_;
+  for (Waited* const w : {&since_row_waited_, &whole_waited_}) {
+    w->blocked += report.exchange.blocked;
+    w->bytes += report.exchange.bytes;
+    w->seconds += seconds;
+    w->steps += 1.0;
+  }
   if (gates_) window_.add(report.load);
   bool const is_row = done % log_every_ == 0 || done == steps_;
   if (!is_row && !first_ && !console_->terminal()) return;
   first_ = false;
-  double const seconds = std::max(since_row_.seconds(), 1e-9);
-  double const tokens_per_second = static_cast<double>(tokens_) / seconds;
+  double const elapsed = std::max(since_row_.seconds(), 1e-9);
+  double const tokens_per_second = static_cast<double>(tokens_) / elapsed;
   std::vector<MetricsFile::Cell> cells = {
       {"loss", report.loss}, {"learning_rate", rate},
       {"norm", report.norm}, {"tokens_per_second", tokens_per_second},
-      {"seconds", seconds},  {"targets", static_cast<double>(report.targets)}};
+      {"seconds", elapsed},  {"targets", static_cast<double>(report.targets)}};
   std::string text = fmt::format("loss {:.4f}  {:.0f} tokens/s", report.loss, tokens_per_second);
   if (gates_) {
     summarise(report, done);

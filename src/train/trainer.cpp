@@ -76,8 +76,10 @@ template <class T>
 double Trainer<T>::gradient_norm(Exec const& exec) {
   double experts = optimizer_.squared_norm(exec, gradient_, Group::expert);
   if (spread_) experts = parallel_.grid->expert().sum(experts);
-  return std::sqrt(optimizer_.squared_norm(exec, gradient_, Group::backbone) + experts +
-                   optimizer_.squared_norm(exec, gradient_, Group::router));
+  double const norm = std::sqrt(optimizer_.squared_norm(exec, gradient_, Group::backbone) + experts +
+                                optimizer_.squared_norm(exec, gradient_, Group::router));
+  // Groups may add their shares in different orders, and one bit in the clipping would let replicas part.
+  return spread_ ? comm_->max(norm) : norm;
 }
 
 template <class T>

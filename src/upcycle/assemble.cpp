@@ -76,9 +76,9 @@ MoeModel assemble(Run& run, RoutedSet const& routed) {
   ExpertConfig const expert = moe_experts(deck, n);
   Stage stage(run, "upcycle",
               deck_table(deck, "upcycle") +
-                  fmt::format("[post_train]\ntop_k = {}\n[lora]\nmix = \"{}\"\n[route]\ndata = \"{}\"\n"
-                              "[reads]\nexperts = \"{}\"\n",
-                              expert.active, deck.lora.mix, deck.route.data, set.hash));
+                  (has_ffn_experts(deck) ? "" : fmt::format("[lora]\nmix = \"{}\"\n", deck.lora.mix)) +
+                  fmt::format("[post_train]\ntop_k = {}\n[route]\ndata = \"{}\"\n[reads]\nexperts = \"{}\"\n",
+                              expert.active, deck.route.data, set.hash));
   MoeModel const moe{set.base, stage.file("moe.h5"), n, stage.output_hash()};
   if (stage.complete()) return moe;
   run.world().agree([&] { check(set.base.model, expert); });

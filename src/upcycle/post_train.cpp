@@ -13,8 +13,9 @@ MoeModel post_train(Run& run, MoeModel const& assembled) {
   Deck const& deck = run.deck();
   Stage stage(run, "post_train",
               data_inputs(run) + deck_table(deck, "post_train") +
-                  fmt::format("[lora]\ndropout = {}\n[prepare]\nepochs = {}\n[reads]\nupcycle = \"{}\"\n",
-                              deck.lora.dropout, deck.prepare.epochs, assembled.hash));
+                  (has_ffn_experts(deck) ? "" : fmt::format("[lora]\ndropout = {}\n", deck.lora.dropout)) +
+                  fmt::format("[prepare]\nepochs = {}\n[reads]\nupcycle = \"{}\"\n", deck.prepare.epochs,
+                              assembled.hash));
   MoeModel const moe{assembled.base, stage.file("model.h5"), assembled.experts, stage.output_hash()};
   if (stage.complete()) return moe;
   stage.begin();

@@ -54,7 +54,7 @@ ExpertSet prepare(Run& run, BaseModel const& base) {
   Deck const& deck = run.deck();
   Index const m = deck.prepare.checkpoints;
   Stage stage(run, "prepare",
-              data_inputs(run) + without(deck_table(deck, "lora"), {"mix"}) +
+              data_inputs(run) + lora_inputs(deck) +
                   without(deck_table(deck, "prepare"), {"select", "include_base"}) +
                   fmt::format("[expert]\nkind = \"{}\"\n", deck.expert.kind) + base_inputs(base));
   auto const file = [&](Index j) { return stage.file(fmt::format("checkpoint_{:02}.h5", j)); };

@@ -275,7 +275,7 @@ std::vector<RouteOutcome> Routing::train(std::vector<std::vector<Index>> const& 
 
 std::string stage_inputs(Run const& run, ExpertSet const& experts) {
   Deck const& deck = run.deck();
-  return data_inputs(run) + without(deck_table(deck, "lora"), {"mix"}) + deck_table(deck, "route") +
+  return data_inputs(run) + lora_inputs(deck) + deck_table(deck, "route") +
          fmt::format("[expert]\ncount = {}\n[reads]\nexpand = \"{}\"\n", experts.files.size(), experts.hash);
 }
 

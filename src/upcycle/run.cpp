@@ -12,9 +12,9 @@ namespace {
 
 /// Every column that any stage fills; a file whose columns change could not be continued.
 std::vector<std::string> metric_columns() {
-  return {"loss",      "learning_rate",  "norm",          "tokens_per_second", "seconds",
-          "auxiliary", "balance",        "entropy",       "imbalance",         "dead",
-          "targets",   "rank_imbalance", "exchange_share"};
+  return {"loss",      "learning_rate",  "norm",           "tokens_per_second", "seconds",
+          "auxiliary", "balance",        "entropy",        "imbalance",         "dead",
+          "targets",   "rank_imbalance", "exchange_bytes", "exchange_seconds",  "exchange_share"};
 }
 
 constexpr double kReserveSeconds = 5.0;  // kept of a time limit at least, for the last file

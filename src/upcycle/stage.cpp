@@ -80,7 +80,8 @@ void remove_stages(Run& run, std::ptrdiff_t first) {
       removed.insert(removed.begin(), kOrder[i - 1]);
     }
     if (run.metrics() != nullptr) {
-      run.metrics()->cut_back([&](std::string_view stage, Index) { return place_of(stage) < first; });
+      run.metrics()->cut_back(
+          [&](std::string_view stage, Index) { return place_of(stage.substr(0, stage.find('.'))) < first; });
     }
   });
   if (removed.empty() || run.options().rehearse > 0) return;

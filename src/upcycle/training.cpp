@@ -80,6 +80,10 @@ std::string data_inputs(Run const& run) {
                      run.data().train.hash());
 }
 
+std::string lora_inputs(Deck const& deck) {
+  return has_ffn_experts(deck) ? std::string() : without(deck_table(deck, "lora"), {"mix"});
+}
+
 std::string without(std::string const& table, std::vector<std::string_view> const& keys) {
   std::istringstream lines(table);
   std::string out, line;
@@ -103,11 +107,11 @@ void say_routers(Run& run, RouterSummary const& r) {
       layers, fmt::format("routers in the last step; dead: without a token in the last {} steps", r.window));
   if (r.rank_imbalance <= 0.0) return;
   run.console().say(
-      fmt::format("token exchange: {} a step over all ranks, {:.1f} % of the time waited for it, at most {} "
-                  "rounds; load of "
-                  "the fullest rank {:.2f} x the mean",
-                  format_bytes(static_cast<Index>(r.exchange_bytes)), 100.0 * r.exchange_share, r.rounds,
-                  r.rank_imbalance));
+      fmt::format("token exchange: {} a step over all ranks, {:.1f} ms of waiting, {:.1f} % of the step; at "
+                  "most {} rounds; "
+                  "load of the fullest rank in the worst layer {:.2f} x the mean",
+                  format_bytes(static_cast<Index>(r.exchange_bytes)), 1e3 * r.exchange_seconds,
+                  100.0 * r.exchange_share, r.rounds, r.rank_imbalance));
 }
 
 }  // namespace

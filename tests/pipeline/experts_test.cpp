@@ -106,9 +106,59 @@ TEST(FfnExpertGroups, RefuseWhatDoesNotFit) {
   EXPECT_FALSE(fs::exists(place.path("run/pretrain")));
 }
 
+TEST(FfnExpertGroups, ARunGoesOnInOtherGroups) {
+  Workplace const place;
+  std::string const run = place.path("run");
+  auto const job = place.start(2, place.deck("run", ffn({2, 2})));
+  ASSERT_TRUE(
+      wait_until([&] { return !state_steps(run, "post_train").empty() || !job->running(); }, kPatience, 0.2));
+  job->kill_all();
+  ASSERT_TRUE(is_begun(run, "post_train"));
+  Outcome const rest = place.launch(1, place.deck("run", ffn({1, 1})));
+  EXPECT_EQ(rest.code, 0) << rest.all();
+  EXPECT_THAT(rest.out, HasSubstr("going on after step"));
+}
+
+TEST(FfnExpertGroups, BenchCountsWhatTravels) {
+  Workplace const place;
+  std::vector<std::string> const shapes = {
+      "bench", "--width",    "16", "--layers", "2",       "--heads",   "2", "--ffn",    "24", "--vocabulary",
+      "50",    "--sequence", "12", "--cases",  "ffn_moe", "--experts", "4", "--repeat", "1",  "--group"};
+  auto good = shapes, bad = shapes;
+  good.insert(good.end(), {"2", "--json", place.path("bench.json")});
+  bad.push_back("3");
+  Outcome const outcome = place.launch(2, good);
+  ASSERT_EQ(outcome.code, 0) << outcome.all();
+  EXPECT_THAT(outcome.out, HasSubstr("a step from rank to rank"));
+  auto const bench = nlohmann::json::parse(read_all_text(place.path("bench.json")));
+  EXPECT_GT(bench.at("cases").at(0).at("exchange_bytes").get<double>(), 0.0);
+  expect_one_error(place.launch(2, bad), {"--group", "3", "2 ranks"});
+}
+
 TEST(FfnExpertGroups, SpreadModelIsOneFile) {
   Workplace const place;
-  place.complete(2, "run", ffn({2, 2}));
+  Outcome const made = place.launch(2, place.deck("run", ffn({2, 2})));
+  ASSERT_EQ(made.code, 0) << made.all();
+  for (char const* part : {"token exchange:", "largest/mean load", "router entropy", "dead experts"}) {
+    EXPECT_THAT(made.out, HasSubstr(part));
+  }
+  std::set<std::string> layers;
+  for (auto const& row : metrics_of(place.path("run"))) {
+    if (row.at("stage").starts_with("post_train.layer_")) layers.insert(row.at("stage"));
+    if (row.at("stage") != "post_train") continue;
+    EXPECT_GE(std::stod(row.at("rank_imbalance")), 1.0);
+    EXPECT_GT(std::stod(row.at("exchange_bytes")), 0.0);
+  }
+  EXPECT_EQ(layers, (std::set<std::string>{"post_train.layer_00", "post_train.layer_01"}));
+  // What is done again is only the evaluation: rows of the stage before it stay.
+  auto const before = story_of(place.path("run"));
+  Outcome const again = place.launch(2, [&] {
+    auto arguments = place.deck("run", ffn({2, 2}));
+    arguments.insert(arguments.end(), {"--redo", "evaluate"});
+    return arguments;
+  }());
+  EXPECT_EQ(again.code, 0) << again.all();
+  EXPECT_EQ(story_of(place.path("run")), before);
   Outcome const told = place.launch(1, {"inspect", place.path("run/post_train/model.h5")});
   EXPECT_EQ(told.code, 0) << told.all();
   EXPECT_THAT(told.out, HasSubstr("layers.0.experts.gate_up"));

@@ -250,6 +250,7 @@ inline std::vector<std::string> story_of(std::string const& run) {
   for (auto row : metrics_of(run)) {
     row.erase("seconds");
     row.erase("tokens_per_second");
+    row.erase("exchange_seconds");
     row.erase("exchange_share");
     std::string text;
     for (auto const& [name, cell] : row) text += name + "=" + cell + " ";

@@ -30,6 +30,7 @@ template <class T>
 struct TrainingOutcome {
   std::vector<double> loss, balance, auxiliary, norm, entropy, assigned;
   std::vector<T> weights;
+  std::vector<T> gradient;  // of the first step, whole tensors in the order of the table
   Index rounds = 1;         // most that a token exchange took
   double bytes_sent = 0.0;  // to other ranks by exchanges
 };
@@ -56,6 +57,25 @@ TrainerOptions training_options(TrainingCase const& c) {
   return options;
 }
 
+/// Whole tensors of a group's ranks, one after the other, where each rank has `part` of its own: of the
+/// gradient or of weights. Parts of FFN experts meet by a sum in which the other ranks have zero.
+template <class T>
+std::vector<T> gather_gradient(ParameterTable const& table, ParameterTable const& whole, View1<T> const& part,
+                               ExpertParallel const& parallel) {
+  std::vector<T> all;
+  for (auto const& t : table.tensors()) {
+    if (t.gradient_offset < 0) continue;
+    Tensor const& w = whole.find(t.name);
+    View1<T> const tensor("gathered", w.size());
+    Kokkos::deep_copy(View1<T>(tensor.data() + t.first * (w.size() / w.shape.front()), t.size()),
+                      View1<T>(part.data() + t.gradient_offset, t.size()));
+    if (parallel.spread() && t.group == Group::expert) parallel.grid->expert().sum(Exec(), tensor);
+    auto const values = flat(tensor);
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
 template <class T>
 TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index steps,
                          ExpertParallel const& parallel = {}) {
@@ -73,6 +93,7 @@ TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index 
     auto const negatives =
         c.auxiliary_share > 0.0 ? plan.step(s + 100, 3, comm.size(), false) : std::vector<MicroStep>();
     StepReport const report = trainer.step(store, micro, s, kTrainingRate, negatives);
+    if (s == 0) out.gradient = gather_gradient(trainer.table(), whole, trainer.gradient(), parallel);
     out.loss.push_back(report.loss);
     out.balance.push_back(report.balance);
     out.auxiliary.push_back(report.auxiliary);

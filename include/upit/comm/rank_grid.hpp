@@ -2,15 +2,16 @@
 // Owns the arrangement of ranks: groups that share out the experts, and the replicas of each share.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "upit/comm/communicator.hpp"
 
 namespace upit {
 
-/// Throws `AgreedError` unless `expert`, the deck's parallel.expert, divides `ranks`. No communication: every
-/// rank reads the same deck, so every rank throws.
-void check_rank_grid(Index ranks, Index expert);
+/// Throws `AgreedError` unless `expert`, which the user knows as `what`, divides `ranks`. No communication:
+/// every rank reads the same deck, so every rank throws.
+void check_rank_grid(Index ranks, Index expert, std::string_view what = "parallel.expert");
 
 /// First expert of each of `ranks` ranks, and the number of experts at the end: rank q owns the experts
 /// [first[q], first[q+1]), first[q] = experts * q / ranks rounded down. Ranges differ by one at most; with
@@ -22,7 +23,7 @@ std::vector<Index> expert_ranges(Index experts, Index ranks);
 class RankGrid {
  public:
   /// Collective. `expert` is P, the deck's parallel.expert. Throws as `check_rank_grid` does.
-  RankGrid(Communicator const& world, Index expert);
+  RankGrid(Communicator const& world, Index expert, std::string_view what = "parallel.expert");
 
   /// The group, ranks of equal rank / P: they hold different experts and exchange tokens.
   Communicator const& expert() const { return expert_; }

@@ -40,6 +40,8 @@ template <class T>
 using View3 = Kokkos::View<T***, Kokkos::LayoutRight, Memory>;
 
 template <class T>
+using PinnedView1 = Kokkos::View<T*, Kokkos::LayoutRight, PinnedMemory>;
+template <class T>
 using HostView1 = Kokkos::View<T*, Kokkos::LayoutRight, Kokkos::HostSpace>;
 
 /// The type in which sums, norms, router, losses and gradients of a model stored as T are held.

@@ -27,8 +27,8 @@ struct ExpertParallel {
   ExpertRange held(Index experts) const;
 };
 
-/// Bytes that `FfnExperts` takes: for each layer of which it keeps the state (all with backward, else one), and
-/// once. `slots`: S; `rows`: M, which is S where every rank holds all experts.
+/// Bytes that `FfnExperts` takes: for each layer of which it keeps the state (all with backward, else one),
+/// and once. `slots`: S; `rows`: M, which is S where every rank holds all experts.
 struct ExpertBytes {
   Index per_layer = 0, once = 0;
 };
@@ -57,6 +57,9 @@ class FfnExperts {
 
   /// Time and bytes of exchanges since the last call; zeros without a group.
   ExchangeStatistics take_statistics();
+  /// (L) rows that have come to this rank's experts in forward passes; begins anew with the first forward
+  /// after `take_statistics`. Empty without a group.
+  std::vector<double> const& received() const { return received_; }
   /// Most rounds that an exchange has taken since construction; 1 without a group.
   Index rounds() const { return rounds_; }
   /// As `expert_bytes` says.
@@ -70,11 +73,11 @@ class FfnExperts {
     View2<T> act;      // (M, F)
   };
   struct Layer {
-    View1<Index> offset;           // (E + 1) first sorted slot of each expert
-    HostView1<Index> offset_host;  // (E + 1)
-    View1<int> order, place;       // (S) slot at each sorted place; its inverse
-    View2<T> y;                    // (S, C) what the experts gave; the gradient of it in backward
-    Rows kept;                     // of the first round
+    View1<Index> offset;             // (E + 1) first sorted slot of each expert
+    PinnedView1<Index> offset_host;  // (E + 1)
+    View1<int> order, place;         // (S) slot at each sorted place; its inverse
+    View2<T> y;                      // (S, C) what the experts gave; the gradient of it in backward
+    Rows kept;                       // of the first round
     std::shared_ptr<ExchangePlan> plan;
   };
   using Piece = ExchangePlan::Piece;
@@ -92,22 +95,24 @@ class FfnExperts {
   void apply_down(FfnPass<T> const& pass, Index const* offset, Rows const& rows, View2<T> const& y) const;
   void differentiate(FfnPass<T> const& pass, Index const* offset, Rows const& rows, View2<T> const& dy,
                      View2<T> const& dx) const;
-  void exchanged_forward(FfnPass<T> const& pass, Layer const& l);
+  void exchanged_forward(FfnPass<T> const& pass, Layer const& l, Index number);
   void exchanged_backward(FfnPass<T> const& pass, Layer const& l, bool need_dh);
 
   ModelConfig model_;
   ExpertConfig expert_;
   Index held_ = 0;  // El
   Index bytes_ = 0, rounds_ = 1;
+  std::vector<double> received_;
+  bool begin_anew_ = false;  // received_ has been told
   std::vector<Layer> layers_;
   View2<T> slots_;  // (S, C) sorted rows on their way out, and gradients on their way home
   View2<T> dact_;   // (M, F)
   std::unique_ptr<TokenExchange<T>> exchange_;
   // With a group only.
-  View2<T> arrived_, sorted_;    // (M, C) by source; by expert: results, or their gradients
-  View1<int> arrival_;           // (M) row among the arrived of each sorted row
-  HostView1<int> arrival_host_;  // (M)
-  Rows further_;                 // of rounds after the first
+  View2<T> arrived_, sorted_;      // (M, C) by source; by expert: results, or their gradients
+  View1<int> arrival_;             // (M) row among the arrived of each sorted row
+  PinnedView1<int> arrival_host_;  // (M)
+  Rows further_;                   // of rounds after the first
   Piece piece_[2];
 };
 

@@ -64,6 +64,9 @@ class Transformer {
   ExchangeStatistics take_exchange_statistics();
   /// Most rounds that an exchange has taken since construction, on any rank of the group.
   Index exchange_rounds() const;
+  /// (L) rows that came to this rank's experts since `take_exchange_statistics` was called last but one, or
+  /// since then if passes have followed; empty where no tokens travel.
+  std::vector<double> const& received() const;
 
   /// With RouterUse::auxiliary: the loss that the next passes use.
   void set_auxiliary(AuxiliaryOptions const& options);

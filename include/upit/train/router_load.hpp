@@ -24,8 +24,10 @@ struct RouterLoad {
   /// Experts without a token: of one layer, of all.
   Index layer_dead(Index layer, Index experts) const;
   Index dead() const;
-  /// Largest over mean load of the ranks of a group, all layers together; `first`: see `expert_ranges`.
-  double rank_imbalance(Index experts, std::vector<Index> const& first) const;
 };
+
+/// Largest over mean of the rows that ranks of a group of `group` neighbours receive, in the worst layer and
+/// group: in every layer a group waits for its fullest rank. `received`: (ranks, L), all of the world.
+double rank_imbalance(std::vector<double> const& received, Index layers, Index group);
 
 }  // namespace upit

@@ -20,10 +20,11 @@ struct RouterSummary {
   std::vector<double> imbalance, entropy;  // largest over mean load, nats: of the last step
   std::vector<Index> dead;                 // experts without a token in the last `window` steps
   Index window = 0;
-  double rank_imbalance = 0.0;  // largest over mean load of the ranks of an expert group; 0 where none share
-  double exchange_share = 0.0;  // part of the time that ranks waited for token exchanges, mean over ranks
-  double exchange_bytes = 0.0;  // a step, over all ranks
-  Index rounds = 1;             // most that an exchange took
+  double rank_imbalance = 0.0;  // see there; of the last step; 0 where no ranks share experts
+  // Token exchange, over all steps of this launch: time that a rank waited in a step, the mean over ranks;
+  // its share in the time of steps; bytes of a step from rank to rank, the sum.
+  double exchange_seconds = 0.0, exchange_share = 0.0, exchange_bytes = 0.0;
+  Index rounds = 1;  // most that an exchange took
 };
 
 /// A row of the metrics tells of its step alone, so that a resumed stage writes the rows of a straight one;
@@ -35,8 +36,8 @@ class StepLog {
   StepLog(Trainer<float> const& trainer, std::string stage, Index steps, Index first, Index log_every,
           Console& console, MetricsFile* metrics);
 
-  /// After step `done`, counted from 1. Collective at rows.
-  void step(Index done, double rate, StepReport const& report);
+  /// After step `done`, counted from 1, which took `seconds`. Collective at rows.
+  void step(Index done, double rate, double seconds, StepReport const& report);
   void finish() { progress_.finish(); }
 
   /// (L, E) tokens that experts got since the last row; empty without gating routers.
@@ -54,11 +55,16 @@ class StepLog {
   Console* console_;
   MetricsFile* metrics_;
   bool gates_;
-  std::vector<Index> ranges_;  // see `expert_ranges`; empty where every rank holds all
+  bool spread_;  // ranks share out FFN experts
   Progress progress_;
   Stopwatch since_row_;
-  Index tokens_ = 0, counted_ = 0;
-  double blocked_ = 0.0, bytes_ = 0.0;  // of exchanges, on this rank, since the last row
+  Index tokens_ = 0;
+  /// Of exchanges, on this rank.
+  struct Waited {
+    double blocked = 0.0, bytes = 0.0, seconds = 0.0, steps = 0.0;
+  };
+  Waited since_row_waited_, whole_waited_;
+  void exchange(std::vector<MetricsFile::Cell>& cells);
   RouterLoad window_;
   RouterSummary routers_;
   bool first_ = true, warned_ = false;

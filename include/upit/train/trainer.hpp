@@ -53,8 +53,10 @@ class Trainer {
   Weights<T> const& weights() const { return weights_; }
   Optimizer<T> const& optimizer() const { return optimizer_; }
   Transformer<T>& model() { return model_; }
-  /// Most rounds that a token exchange has taken on this rank.
+  /// Most rounds that a token exchange has taken in this rank's group.
   Index exchange_rounds() const { return model_.exchange_rounds(); }
+  /// (L) rows that came to this rank's experts in the last step; empty unless experts are spread.
+  std::vector<double> const& received() const { return model_.received(); }
   View1<Real<T>> const& gradient() const { return gradient_; }
   Batch& batch() { return batch_; }
   Communicator const& comm() const { return *comm_; }

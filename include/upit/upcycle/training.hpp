@@ -26,6 +26,9 @@ LoopSettings loop_settings(Run& run, std::string const& stage, Index steps, Inde
 /// The deck tables that say what is trained on: every training stage depends on them.
 std::string data_inputs(Run const& run);
 
+/// [lora] without its form of mixing, which stages before the last do not know; nothing for FFN experts.
+std::string lora_inputs(Deck const& deck);
+
 /// The lines of a deck table without those of the keys named: what a stage does not depend on.
 std::string without(std::string const& table, std::vector<std::string_view> const& keys);
 

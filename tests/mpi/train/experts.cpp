@@ -5,7 +5,10 @@
 #include <cmath>
 #include <cstring>
 
+#include "mpi/io/shared_scratch.hpp"
 #include "support/tiny_training.hpp"
+#include "upit/train/evaluation.hpp"
+#include "upit/train/model_file.hpp"
 
 namespace upit::test {
 namespace {
@@ -50,6 +53,7 @@ TEST_P(Experts, TenStepsInDoubleAreThoseOfOneRank) {
     expect_near(found.norm, expected.norm, "norm");
     EXPECT_EQ(found.assigned, expected.assigned);
     expect_near(found.weights, expected.weights, "weight");
+    expect_near(found.gradient, expected.gradient, "gradient");
     if (c.rounds && parallel.spread()) {
       EXPECT_GT(world.max(found.rounds), 1) << "rounds";
     }
@@ -73,6 +77,98 @@ TEST_P(Experts, RepeatsBitForBit) {
     std::string bytes(once.weights.size() * sizeof(float), ' ');
     std::memcpy(bytes.data(), once.weights.data(), bytes.size());
     EXPECT_TRUE(world.same(bytes)) << "replicas differ";
+  });
+}
+
+std::vector<std::string> allocated;
+void note_allocation(Kokkos_Profiling_SpaceHandle, char const* label, void const*, std::uint64_t) {
+  allocated.emplace_back(label);
+}
+
+TEST_P(Experts, AStepAllocatesNothing) {
+  SpreadCase const& c = GetParam();
+  TrainingCase const& t = c.training;
+  for_groups(c, [&](Communicator const& world, ExpertParallel const& parallel) {
+    TokenStore const store = tiny_store(14, t.tiny.model.vocabulary, 2, kTrainingContext + 1);
+    BatchPlan const plan(store, kTrainingContext, t.packing, t.batch, t.micro_batch, 4);
+    Trainer<float> trainer(world, t.tiny.model, t.tiny.expert, t.tiny.trained,
+                           plan.max_tokens_per_rank(world.size()), training_options<float>(t), parallel);
+    ParameterTable const whole(t.tiny.model, t.tiny.expert, t.tiny.trained);
+    auto const start = random_weights<float>(whole, 5);
+    if (t.zero_router) Kokkos::deep_copy(start.router, 0.0F);
+    copy_held(trainer.table(), trainer.weights(), whole, start);
+    trainer.step(store, plan.step(0, 0, world.size(), false), 0, kTrainingRate);
+    auto const micro = plan.step(1, 0, world.size(), false);
+    allocated.clear();
+    Kokkos::Tools::Experimental::set_allocate_data_callback(note_allocation);
+    trainer.step(store, micro, 1, kTrainingRate);
+    Kokkos::Tools::Experimental::set_allocate_data_callback(nullptr);
+    EXPECT_EQ(allocated, std::vector<std::string>());
+  });
+}
+
+TEST_P(Experts, AnotherGridReadsTheSameFiles) {
+  SpreadCase const& c = GetParam();
+  ModelConfig const& model = c.training.tiny.model;
+  ExpertConfig const& expert = c.training.tiny.expert;
+  Communicator const all_ranks = Communicator::world();
+  SharedScratch const scratch(all_ranks);
+  ParameterTable const whole(model, expert, c.training.tiny.trained);
+  auto const values = random_weights<float>(whole, 8);
+  ModelFileInfo info;
+  info.kind = "moe";
+  info.model = model;
+  info.expert = expert;
+  for_groups(c, [&](Communicator const& world, ExpertParallel const& by) {
+    ParameterTable const table(model, expert, c.training.tiny.trained, by.held(expert.count));
+    Weights<float> const weights(table);
+    copy_held(table, weights, whole, values);
+    // Moments that tell where they belong: the gradient's layout filled from the weights.
+    View1<float> const first("first", table.gradient_extent()), second("second", table.gradient_extent());
+    for (auto const& t : table.tensors()) {
+      if (t.gradient_offset < 0) continue;
+      Kokkos::deep_copy(View1<float>(first.data() + t.gradient_offset, t.size()), weights.tensor(t));
+    }
+    std::string const model_path = scratch.path("model.h5"), state_path = scratch.path("state.h5");
+    write_model_file(model_path, world, info, table, weights, {true, true, true}, by.grid);
+    write_state(state_path, world, info, table, weights, first, second, by.grid);
+    for_groups(c, [&](Communicator const& reader, ExpertParallel const& other) {
+      ParameterTable const mine(model, expert, c.training.tiny.trained, other.held(expert.count));
+      Weights<float> const found(mine), wanted(mine), resumed(mine);
+      copy_held(mine, wanted, whole, values);
+      read_model_file(model_path, &reader, mine, found, {true, true, true});
+      EXPECT_EQ(flat(found), flat(wanted));
+      View1<float> const moment("moment", mine.gradient_extent()), zero("zero", mine.gradient_extent());
+      read_state(state_path, reader, mine, resumed, moment, zero);
+      for (auto const& t : mine.tensors()) {
+        if (t.gradient_offset < 0) continue;
+        EXPECT_EQ(flat<float>(View1<float>(moment.data() + t.gradient_offset, t.size())), flat<float>(wanted.tensor(t)));
+      }
+    });
+  });
+}
+
+TEST_P(Experts, EvaluationIsThatOfOneRank) {
+  SpreadCase const& c = GetParam();
+  ModelConfig const& model = c.training.tiny.model;
+  ExpertConfig const& expert = c.training.tiny.expert;
+  Communicator const self = Communicator::world().split(Communicator::world().rank());
+  ParameterTable const whole(model, expert);
+  auto const weights = random_weights<double>(whole, 5);
+  // 5 samples in blocks of 3: ranks without samples in every block.
+  TokenStore const store = tiny_store(5, model.vocabulary, 2, kTrainingContext);
+  EvaluationOptions options;
+  options.micro_batch = 3;
+  options.count_experts = true;
+  auto const expected = Evaluator<double>(self, model, expert, whole).evaluate(weights, store, options);
+  for_groups(c, [&](Communicator const& world, ExpertParallel const& parallel) {
+    ParameterTable const table(model, expert, {}, parallel.held(expert.count));
+    Weights<double> const held(table);
+    copy_held(table, held, whole, weights);
+    auto const found =
+        Evaluator<double>(world, model, expert, table, parallel).evaluate(held, store, options);
+    expect_near(found.nll, expected.nll, "nll");
+    EXPECT_EQ(found.experts, expected.experts);
   });
 }
 

@@ -6,7 +6,7 @@
 
 #include <filesystem>
 
-#include "../io/shared_scratch.hpp"
+#include "mpi/io/shared_scratch.hpp"
 #include "support/tiny_data.hpp"
 #include "support/tiny_model.hpp"
 

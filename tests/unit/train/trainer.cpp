@@ -320,9 +320,12 @@ TEST(RouterLoad, LayersRanksAndWindows) {
   EXPECT_DOUBLE_EQ(load.layer_imbalance(1, 4), 3.0);
   EXPECT_EQ(load.layer_dead(0, 4), 2);
   EXPECT_EQ(load.layer_dead(1, 4), 1);
-  // Ranks with the experts {0}, {1, 2}, {3} get 7, 1 and 8 of 16 tokens.
-  EXPECT_DOUBLE_EQ(load.rank_imbalance(4, {0, 1, 3, 4}), 8.0 * 3.0 / 16.0);
-  EXPECT_DOUBLE_EQ(load.rank_imbalance(4, {0, 0, 4}), 2.0);  // one rank is idle
+  // 4 ranks, 2 layers. In groups of 2 the worst is the second group's second layer, 9 of 10 rows.
+  std::vector<double> const received = {3, 5, 5, 3, 4, 1, 4, 9};
+  EXPECT_DOUBLE_EQ(rank_imbalance(received, 2, 2), 1.8);
+  EXPECT_DOUBLE_EQ(rank_imbalance(received, 2, 4), 9.0 * 4.0 / 18.0);
+  EXPECT_DOUBLE_EQ(rank_imbalance(received, 2, 1), 1.0);
+  EXPECT_EQ(rank_imbalance({0, 0}, 1, 2), 0.0);
   RouterLoad other;
   other.assigned = {0, 1, 0, 0, 0, 0, 1, 0};
   other.layer_entropy = {1.3, 0.2};
