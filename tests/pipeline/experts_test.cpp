@@ -121,9 +121,10 @@ TEST(FfnExpertGroups, ARunGoesOnInOtherGroups) {
 
 TEST(FfnExpertGroups, BenchCountsWhatTravels) {
   Workplace const place;
-  std::vector<std::string> const shapes = {
-      "bench", "--width",    "16", "--layers", "2",       "--heads",   "2", "--ffn",    "24", "--vocabulary",
-      "50",    "--sequence", "12", "--cases",  "ffn_moe", "--experts", "4", "--repeat", "1",  "--group"};
+  std::vector<std::string> const shapes = {"bench", "--width",    "16", "--layers", "2",       "--kv-heads",
+                                           "2",     "--heads",    "2",  "--ffn",    "24",      "--vocabulary",
+                                           "50",    "--sequence", "12", "--cases",  "ffn_moe", "--experts",
+                                           "4",     "--repeat",   "1",  "--group"};
   auto good = shapes, bad = shapes;
   good.insert(good.end(), {"2", "--json", place.path("bench.json")});
   bad.push_back("3");
