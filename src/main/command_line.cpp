@@ -15,7 +15,7 @@ namespace upit {
 namespace {
 
 constexpr char const* kHelp =
-    R"(upit turns a dense Llama-type language model into a mixture of LoRA experts that follows instructions
+    R"(upit turns a dense Llama-type language model into a mixture of experts that follows instructions
 (UpIT, arXiv 2410.01610): tune it and keep checkpoints as experts, merge pairs into more experts, train a router
 for each, stack them into one model, train that.
 

@@ -19,7 +19,7 @@ namespace upit::upcycle {
 /// have the same shapes, and the numbers that decide about buckets the same bits, on any number of ranks.
 class PerplexityScorer {
  public:
-  /// `expert` is the shape of one LoRA expert (E = 1, no router), `table` that of base and expert. Collective
+  /// `expert` is the shape of one expert (E = 1, no router), `table` that of base and expert. Collective
   /// over `comm`; `table` and `store` must outlive this object.
   PerplexityScorer(Communicator const& comm, ModelConfig const& model, ExpertConfig const& expert,
                    ParameterTable const& table, TokenStore const& store, std::vector<Index> samples);

@@ -18,7 +18,7 @@ struct MoeModel {
 /// The dense base: the one that model.base names, or a small one pre-trained here on generated documents.
 BaseModel pretrain(Run& run);
 
-/// Instruction-tunes the base with LoRA and keeps m of 2m evenly spaced checkpoints as experts.
+/// Instruction-tunes the base, by LoRA or in full, and keeps m of 2m evenly spaced checkpoints as experts.
 ExpertSet prepare(Run& run, BaseModel const& base);
 
 /// Stacks the experts as they are after stage 3 and concatenates their routing vectors (random ones where
