@@ -214,13 +214,13 @@ struct StageFixture {
     set.base.path = run.path("base.h5");
     set.base.model = model;
     ExpertConfig const single = single_expert(deck, RouterUse::none);
-    ParameterTable const table(model, single);
-    Weights<float> const weights(table);
-    initialise_backbone(table, model, 5, weights);
-    set.base.hash = backbone_hash(table, weights);
+    ParameterTable const table(model, single), dense(model, {});
+    Weights<float> const weights(dense);
+    initialise_backbone(dense, model, 5, weights);
+    set.base.hash = backbone_hash(dense, weights);
     bool const first = !run.directory().exists("base.h5");
     if (first) {
-      write_model_file(set.base.path, world, run.file_info("dense", model, {}, set.base.hash, 0), table,
+      write_model_file(set.base.path, world, run.file_info("dense", model, {}, set.base.hash, 0), dense,
                        weights, {true, false, false});
     }
     for (Index e = 0; e < kExperts; ++e) {
@@ -228,10 +228,12 @@ struct StageFixture {
       if (!first) continue;
       Weights<float> const expert =
           test::random_weights<float>(table, 40 + static_cast<std::uint64_t>(e), 0.1);
+      if (e == other_backbone) Kokkos::deep_copy(expert.backbone, 0.05F);
       write_model_file(run.path(set.files.back()), world,
                        run.file_info("expert", model, single, set.base.hash, 0), table, expert,
-                       {false, true, false});
+                       expert_groups(deck));
     }
+    if (has_ffn_experts(deck)) set.backbones = set.files;
     set.hash = "experts of a test";
     return route(run, set);
   }
@@ -250,6 +252,14 @@ struct StageFixture {
   }
 
   std::string text(std::string const& file) { return read_text_file(deck.run.directory + "/" + file); }
+
+  std::vector<double> perplexities() const {
+    H5File file = H5File::open(deck.run.directory + "/route/perplexity.h5", &world);
+    auto values = file.read_all<double>("log_perplexity");
+    file.close();
+    return values;
+  }
+  Index other_backbone = -1;  // FFN experts: the one whose backbone is another
 
   Communicator const& world;
   Deck deck;
@@ -391,6 +401,45 @@ TEST(RouteStage, ALostExpertAloneIsTrainedAgain) {
   EXPECT_EQ(std::filesystem::last_write_time(fixture.deck.run.directory + "/route/expert_02.h5"), kept);
   EXPECT_EQ(rows_of(fixture.text("metrics.csv")), rows_of(metrics));
   EXPECT_EQ(fixture.text("route/stage.txt"), record);
+}
+
+TEST(RouteStage, FfnExpertsAreScoredAndTrainedOnTheirOwnBackbones) {
+  Communicator const world = Communicator::world();
+  test::SharedScratch const scratch(world);
+  StageFixture alike(world, scratch.path("alike")), other(world, scratch.path("other"));
+  for (StageFixture* const fixture : {&alike, &other}) fixture->deck.expert.kind = "ffn";
+  other.other_backbone = 1;
+  RoutedSet const set = alike.route_once();
+  other.route_once();
+  EXPECT_TRUE(set.has_vectors);
+  EXPECT_EQ(set.experts.backbones[1], "from_1.h5");
+
+  auto const a = alike.perplexities(), b = other.perplexities();
+  ASSERT_EQ(a.size(), static_cast<std::size_t>(60 * kExperts));
+  ASSERT_EQ(b.size(), a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i] != b[i], i % kExperts == 1) << i;
+  }
+  // What is left holds FFN and vector; both have learnt, the backbone is not written again.
+  ParameterTable const table(alike.model, single_expert(alike.deck, RouterUse::auxiliary));
+  for (Index e = 0; e < kExperts; ++e) {
+    auto const path = [&](std::string const& file) { return alike.deck.run.directory + "/" + file; };
+    std::string const trained = path(set.experts.files[static_cast<std::size_t>(e)]);
+    H5File file = H5File::open(trained, &world);
+    EXPECT_TRUE(file.exists("expert/layers.0.experts.gate_up"));
+    EXPECT_TRUE(file.exists("router/layers.1.router"));
+    EXPECT_FALSE(file.exists("backbone/embedding"));
+    file.close();
+    Weights<float> const before(table), after(table);
+    read_model_file(path(set.experts.backbones[static_cast<std::size_t>(e)]), &world, table, before,
+                    {false, true, false});
+    read_model_file(trained, &world, table, after, {false, true, false});
+    EXPECT_NE(host_copy(before.expert), host_copy(after.expert));
+  }
+  for (auto const& o : parse_training_csv(alike.text("route/training.csv"))) {
+    EXPECT_LT(o.loss_after, o.loss_before);
+    EXPECT_LT(o.auxiliary_after, o.auxiliary_before);
+  }
 }
 
 TEST(RouteStage, OtherChoices) {
