@@ -11,7 +11,6 @@
 namespace upit {
 namespace {
 
-
 void check_shape(ExchangeShape const& shape) {
   expect(shape.first.size() >= 2 && shape.first.front() == 0, "ranges of experts begin at expert 0");
   expect(std::is_sorted(shape.first.begin(), shape.first.end()) && shape.experts() >= 1,

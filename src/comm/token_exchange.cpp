@@ -28,7 +28,6 @@ constexpr int kLanes = 2;  // one chunk on its way while another is worked on
 constexpr int kTag = 1;
 constexpr bool kHostReachesMemory = Kokkos::SpaceAccessibility<Kokkos::HostSpace, Memory>::accessible;
 
-
 /// Whether MPI takes pointers into the memory of this build's device.
 bool mpi_is_gpu_aware() {
 #if defined(KOKKOS_ENABLE_CUDA) && defined(OMPI_HAVE_MPI_EXT_CUDA)

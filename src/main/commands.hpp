@@ -15,9 +15,9 @@ namespace upit {
 int run_deck(Deck const& deck, Communicator const& world, Console& console,
              upcycle::RunOptions const& options);
 
-/// Prints the resolved deck, its warnings and what a run of it on `asked` ranks will take; 0: the ranks that are
-/// here, or one group of them where a single rank looks. `surroundings`: ranks and threads
-/// in words. Trains and writes nothing.
+/// Prints the resolved deck, its warnings and what a run of it on `asked` ranks will take; 0: the ranks that
+/// are here, or one group of them where a single rank looks. `surroundings`: ranks and threads in words.
+/// Trains and writes nothing.
 int check_deck(Deck const& deck, Index asked, std::string const& surroundings, Communicator const& world,
                Console& console);
 

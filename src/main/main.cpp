@@ -48,8 +48,7 @@ class Dispatch {
   }
   int operator()(CheckCommand const& command) const {
     Deck const deck = read_deck(command.deck, command.overrides, *world_);
-    return check_deck(deck, command.ranks, runtime_->description(),
-                      *world_, *console_);
+    return check_deck(deck, command.ranks, runtime_->description(), *world_, *console_);
   }
   int operator()(DeckCommand const& command) const {
     Deck deck;

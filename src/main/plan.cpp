@@ -34,7 +34,7 @@ Index workspace_bytes(ModelConfig model, ExpertConfig const& expert, Index token
   return one + (model.layers - 1) * (bytes(2) - one);
 }
 
-/// The same on the rank that holds most of `spread` ranks' FFN experts.
+/// The same on the rank that holds most FFN experts of a group.
 Index spread_workspace_bytes(Deck const& deck, ModelConfig const& model, ExpertConfig const& expert,
                              Index tokens, bool with_backward) {
   Index const whole = workspace_bytes(model, expert, tokens, with_backward);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Owns the order in which pieces of the exchange and the experts' products follow each other.
+#include "upit/core/profiling.hpp"
 #include "upit/kernels/dispatch.hpp"
 #include "upit/kernels/gather.hpp"
 #include "upit/model/ffn_block.hpp"
@@ -43,6 +44,7 @@ View1<int const> FfnExperts<T>::arrival(Exec const& exec, ExchangePlan const& pl
 /// before go home. Pieces of different rounds share buffers and wait for each other.
 template <class T>
 void FfnExperts<T>::exchanged_forward(FfnPass<T> const& p, Layer const& l, Index number) {
+  ProfilingRegion const region("upit::experts_forward");
   ExchangePlan& plan = *l.plan;
   exchange_->count(l.offset_host.data(), plan);
   rounds_ = std::max(rounds_, plan.rounds());
@@ -84,6 +86,7 @@ void FfnExperts<T>::exchanged_forward(FfnPass<T> const& p, Layer const& l, Index
 /// l.y holds the gradient of every slot's result; slots_ receives that of its input.
 template <class T>
 void FfnExperts<T>::exchanged_backward(FfnPass<T> const& p, Layer const& l, bool need_dh) {
+  ProfilingRegion const region("upit::experts_backward");
   ExchangePlan const& plan = *l.plan;
   View2<T> const slots = first_rows(slots_, static_cast<Index>(l.y.extent(0)));
   if (plan.rounds() > 1) {  // their inputs travel again; other layers have used the buffer since

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "upit/core/error.hpp"
+#include "upit/core/profiling.hpp"
 #include "upit/core/version.hpp"
 #include "upit/io/hash.hpp"
 
@@ -203,7 +204,7 @@ std::string backbone_hash(ParameterTable const& table, Weights<float> const& wei
 void write_model_file(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
                       ParameterTable const& table, Weights<float> const& weights, Groups groups,
                       RankGrid const* grid) {
-  Kokkos::Profiling::pushRegion("upit::write_model_file");
+  ProfilingRegion const region("upit::write_model_file");
   H5File file = H5File::create(path, &comm);
   write_info(file, info);
   for (auto const& t : table.tensors()) {
@@ -211,7 +212,6 @@ void write_model_file(std::string const& path, Communicator const& comm, ModelFi
     write_tensor(file, comm, grid, dataset_name(t), t, data_of(t, weights));
   }
   file.close();
-  Kokkos::Profiling::popRegion();
 }
 
 ModelFileInfo read_model_info(std::string const& path, Communicator const* comm) {
@@ -234,7 +234,7 @@ void read_model_file(std::string const& path, Communicator const* comm, Paramete
 void write_state(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
                  ParameterTable const& table, Weights<float> const& weights, View1<float> const& first_moment,
                  View1<float> const& second_moment, RankGrid const* grid, std::span<double const> window) {
-  Kokkos::Profiling::pushRegion("upit::write_state");
+  ProfilingRegion const region("upit::write_state");
   H5File file = H5File::create(path, &comm);
   write_info(file, info);
   for (auto const& t : table.tensors()) {
@@ -246,7 +246,6 @@ void write_state(std::string const& path, Communicator const& comm, ModelFileInf
   std::vector<Index> const extent = {std::ssize(window)};
   if (!window.empty()) file.write_all<double>(kWindow, window, extent);
   file.close();
-  Kokkos::Profiling::popRegion();
 }
 
 Index read_state(std::string const& path, Communicator const& comm, ParameterTable const& table,

@@ -37,13 +37,13 @@ void StepLog::summarise(StepReport const& report, Index done) {
 }
 
 /// Collective: what all ranks waited and got.
-void StepLog::exchange(std::vector<MetricsFile::Cell>& cells) {
+void StepLog::exchange(StepReport const& report, std::vector<MetricsFile::Cell>& cells) {
   Communicator const& comm = trainer_->comm();
   RouterSummary& r = routers_;
   r.rank_imbalance =
       rank_imbalance(comm.gather_all(std::span<double const>(trainer_->received())),
                      trainer_->model_config().layers, trainer_->parallel().grid->expert().size());
-  double sums[4] = {since_row_waited_.blocked, since_row_waited_.bytes, whole_waited_.blocked,
+  double sums[4] = {since_row_waited_.blocked, report.exchange.bytes, whole_waited_.blocked,
                     whole_waited_.bytes};
   comm.sum(std::span<double>(sums));
   Waited const &now = since_row_waited_, &all = whole_waited_;
@@ -53,7 +53,7 @@ void StepLog::exchange(std::vector<MetricsFile::Cell>& cells) {
   r.exchange_bytes = sums[3] / all.steps;
   r.rounds = comm.max(trainer_->exchange_rounds());
   cells.insert(cells.end(), {{"rank_imbalance", r.rank_imbalance},
-                             {"exchange_bytes", sums[1] / now.steps},
+                             {"exchange_bytes", sums[1]},
                              {"exchange_seconds", sums[0] / ranks / now.steps},
                              {"exchange_share", sums[0] / ranks / std::max(now.seconds, 1e-9)}});
 }
@@ -61,7 +61,7 @@ void StepLog::exchange(std::vector<MetricsFile::Cell>& cells) {
 void StepLog::row(Index done, std::vector<MetricsFile::Cell> cells, StepReport const& report) {
   Communicator const& comm = trainer_->comm();
   RouterSummary& r = routers_;
-  if (spread_) exchange(cells);
+  if (spread_) exchange(report, cells);
   comm.agree_on_root([&] {
     if (metrics_ == nullptr) return;
     metrics_->append(stage_, done, cells);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "upit/core/profiling.hpp"
 #include "upit/train/batch_builder.hpp"
 
 namespace upit {
@@ -104,7 +105,7 @@ void Trainer<T>::micro_step(MicroStep const& micro, Index step, double scale, In
 template <class T>
 StepReport Trainer<T>::step(TokenStore const& store, std::vector<MicroStep> const& micro_steps, Index step,
                             double learning_rate, std::vector<MicroStep> const& negatives) {
-  Kokkos::Profiling::pushRegion("upit::train_step");
+  ProfilingRegion const region("upit::train_step");
   Exec const exec;
   StepReport report;
   Index negative_tokens = 0, positive_tokens = 0;
@@ -147,7 +148,6 @@ StepReport Trainer<T>::step(TokenStore const& store, std::vector<MicroStep> cons
     optimizer_.step(exec, weights_, gradient_, report.norm, options_.clip, settings);
   }
   exec.fence();
-  Kokkos::Profiling::popRegion();
   return report;
 }
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "upit/core/error.hpp"
+#include "upit/core/profiling.hpp"
 #include "upit/io/hdf5.hpp"
 
 namespace upit::upcycle {
@@ -48,6 +49,7 @@ class Stacker {
         out_(H5File::create(path, &world, Transfer::independent)) {}
 
   void run() {
+    ProfilingRegion const region("upit::stack_experts");
     write_info(out_, stack_->info);
     ParameterTable const table(stack_->info.model, stack_->info.expert);
     for (auto const& t : table.tensors()) {

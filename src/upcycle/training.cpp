@@ -108,8 +108,7 @@ void say_routers(Run& run, RouterSummary const& r) {
   if (r.rank_imbalance <= 0.0) return;
   run.console().say(
       fmt::format("token exchange: {} a step over all ranks, {:.1f} ms of waiting, {:.1f} % of the step; at "
-                  "most {} rounds; "
-                  "load of the fullest rank in the worst layer {:.2f} x the mean",
+                  "most {} rounds; load of the fullest rank in the worst layer {:.2f} x the mean",
                   format_bytes(static_cast<Index>(r.exchange_bytes)), 1e3 * r.exchange_seconds,
                   100.0 * r.exchange_share, r.rounds, r.rank_imbalance));
 }

@@ -20,7 +20,7 @@ struct RouterSummary {
   std::vector<double> imbalance, entropy;  // largest over mean load, nats: of the last step
   std::vector<Index> dead;                 // experts without a token in the last `window` steps
   Index window = 0;
-  double rank_imbalance = 0.0;  // see there; of the last step; 0 where no ranks share experts
+  double rank_imbalance = 0.0;  // of the last step (router_load.hpp); 0 where no ranks share experts
   // Token exchange, over all steps of this launch: time that a rank waited in a step, the mean over ranks;
   // its share in the time of steps; bytes of a step from rank to rank, the sum.
   double exchange_seconds = 0.0, exchange_share = 0.0, exchange_bytes = 0.0;
@@ -46,6 +46,11 @@ class StepLog {
   RouterSummary const& routers() const { return routers_; }
 
  private:
+  /// Of exchanges, on this rank.
+  struct Waited {
+    double blocked = 0.0, bytes = 0.0, seconds = 0.0, steps = 0.0;
+  };
+  void exchange(StepReport const& report, std::vector<MetricsFile::Cell>& cells);
   void row(Index done, std::vector<MetricsFile::Cell> cells, StepReport const& report);
   void summarise(StepReport const& report, Index done);
 
@@ -59,12 +64,7 @@ class StepLog {
   Progress progress_;
   Stopwatch since_row_;
   Index tokens_ = 0;
-  /// Of exchanges, on this rank.
-  struct Waited {
-    double blocked = 0.0, bytes = 0.0, seconds = 0.0, steps = 0.0;
-  };
   Waited since_row_waited_, whole_waited_;
-  void exchange(std::vector<MetricsFile::Cell>& cells);
   RouterLoad window_;
   RouterSummary routers_;
   bool first_ = true, warned_ = false;

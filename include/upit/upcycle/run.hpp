@@ -93,7 +93,8 @@ struct BaseModel {
 struct ExpertSet {
   BaseModel base;
   std::vector<std::string> files;  // relative to the run directory, in order of the expert's number
-  // FFN experts are whole models: where the backbone of each is. Stage 3 trains on without changing it.
+  // FFN experts are whole models: where the backbone of each is. Stage 3 trains the FFNs and leaves it as it
+  // is.
   std::vector<std::string> backbones;
   Index base_is = -1;
   std::string hash;  // of the stage that left them: what the next stage names as read

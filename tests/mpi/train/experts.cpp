@@ -7,6 +7,7 @@
 
 #include "mpi/io/shared_scratch.hpp"
 #include "support/tiny_training.hpp"
+#include "upit/kernels/elementwise.hpp"
 #include "upit/train/evaluation.hpp"
 #include "upit/train/model_file.hpp"
 
@@ -127,7 +128,11 @@ TEST_P(Experts, AnotherGridReadsTheSameFiles) {
     View1<float> const first("first", table.gradient_extent()), second("second", table.gradient_extent());
     for (auto const& t : table.tensors()) {
       if (t.gradient_offset < 0) continue;
-      Kokkos::deep_copy(View1<float>(first.data() + t.gradient_offset, t.size()), weights.tensor(t));
+      View1<float> const one(first.data() + t.gradient_offset, t.size());
+      View1<float> const two(second.data() + t.gradient_offset, t.size());
+      Kokkos::deep_copy(one, weights.tensor(t));
+      kernels::add<float>(Exec(), weights.tensor(t), two);
+      kernels::scale<float>(Exec(), -2.0F, two);
     }
     std::string const model_path = scratch.path("model.h5"), state_path = scratch.path("state.h5");
     write_model_file(model_path, world, info, table, weights, {true, true, true}, by.grid);
@@ -138,11 +143,16 @@ TEST_P(Experts, AnotherGridReadsTheSameFiles) {
       copy_held(mine, wanted, whole, values);
       read_model_file(model_path, &reader, mine, found, {true, true, true});
       EXPECT_EQ(flat(found), flat(wanted));
-      View1<float> const moment("moment", mine.gradient_extent()), zero("zero", mine.gradient_extent());
-      read_state(state_path, reader, mine, resumed, moment, zero);
+      View1<float> const moment("first", mine.gradient_extent()), square("second", mine.gradient_extent());
+      read_state(state_path, reader, mine, resumed, moment, square);
       for (auto const& t : mine.tensors()) {
         if (t.gradient_offset < 0) continue;
-        EXPECT_EQ(flat<float>(View1<float>(moment.data() + t.gradient_offset, t.size())), flat<float>(wanted.tensor(t)));
+        EXPECT_EQ(flat<float>(resumed.tensor(t)), flat<float>(wanted.tensor(t)));
+        auto twice = flat<float>(wanted.tensor(t));
+        for (float& value : twice) value *= -2.0F;
+        EXPECT_EQ(flat<float>(View1<float>(square.data() + t.gradient_offset, t.size())), twice);
+        EXPECT_EQ(flat<float>(View1<float>(moment.data() + t.gradient_offset, t.size())),
+                  flat<float>(wanted.tensor(t)));
       }
     });
   });

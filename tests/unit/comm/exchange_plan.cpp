@@ -18,7 +18,6 @@
 namespace upit {
 namespace {
 
-
 using Counts = std::vector<Index>;  // (P, E)
 
 /// What is sent: slot k of `source` for `expert`.
