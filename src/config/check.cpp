@@ -91,6 +91,10 @@ std::vector<DeckFault> find_faults(Deck const& deck) {
 
 std::vector<std::string> deck_warnings(Deck const& deck) {
   std::vector<std::string> out;
+  if (deck.expert.kind == "ffn" && deck.lora != LoraDeck{})
+    out.push_back("[lora] has no meaning with expert.kind = \"ffn\": its keys change nothing");
+  if (deck.expert.kind != "ffn" && deck.parallel != ParallelDeck{})
+    out.push_back("[parallel] has no meaning with expert.kind = \"lora\": its keys change nothing");
   if (deck.post_train.top_k == 1 && deck.upcycle.router_order == "topk_softmax")
     out.push_back(
         "post_train.top_k = 1 with upcycle.router_order = \"topk_softmax\": the one gate is always 1, so the "

@@ -35,6 +35,7 @@ for each, stack them into one model, train that.
 
 Begin with
   mpirun -n 2 upit inputs/lora8e.toml                     everything from nothing, in minutes, on two cores
+  mpirun -n 2 upit inputs/ffn4e.toml                      the same with whole FFNs as experts, spread over both ranks
   upit check inputs/lora8e.toml                           what that will take
   mpirun -n 2 upit inputs/lora8e.toml post_train.top_k=4 run.directory=runs/top4
   upit inspect runs/lora8e/post_train/model.h5            the model that came of it

@@ -92,6 +92,16 @@ TEST(Check, Warnings) {
   EXPECT_THAT(deck_warnings(deck), ElementsAre(HasSubstr("model.layers, pretrain.epochs")));
 }
 
+TEST(Check, WarnsOfTablesThatTheKindOfExpertDoesNotKnow) {
+  Deck deck;
+  deck.parallel.capacity = 1.5;
+  EXPECT_THAT(deck_warnings(deck), ElementsAre(HasSubstr("[parallel] has no meaning")));
+  deck.expert.kind = "ffn";
+  EXPECT_THAT(deck_warnings(deck), IsEmpty());
+  deck.lora.rank = 4;
+  EXPECT_THAT(deck_warnings(deck), ElementsAre(HasSubstr("[lora] has no meaning")));
+}
+
 // What the check accepts the run takes, and the reverse: upit::TimeLimit has the tests of single texts.
 TEST(Check, TimeLimitsAreThoseOfTheRun) {
   for (char const* good : {"90", "0.5", "00:05:07", "100:00:00"})
