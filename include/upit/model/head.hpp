@@ -30,7 +30,7 @@ class Head {
   View2<T> rows_, drows_;  // (max_tokens, C)
   View2<T> logits_;        // (chunk, V)
   View1<Real<T>> nll_;     // (max_tokens)
-  HostView1<Real<T>> nll_copy_;
+  PinnedView1<Real<T>> nll_copy_;
   std::vector<double> nll_host_;
 };
 

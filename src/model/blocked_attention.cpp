@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "upit/model/blocked_attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "upit/core/error.hpp"
+#include "upit/kernels/attention_softmax.hpp"
+#include "upit/kernels/elementwise.hpp"
+#include "upit/linalg/batched_gemm.hpp"
+
+namespace upit {
+namespace {
+
+using kernels::Row;
+
+/// Rows of scores begin at multiples of this, which the products of a device load whole.
+constexpr Index kAlignment = 8;
+
+/// Where the scores of a block lie: (H, queries, ld), columns [0, keys) of each row used.
+struct Layout {
+  Index heads, queries, first, keys, ld;
+};
+
+/// score (H, queries, keys) = softmax over the keys that each query sees; lse (queries, H).
+template <class R>
+void softmax_block(Exec const& exec, Layout const& at, R scale, R* score, R* lse) {
+  Index const queries = at.queries, first = at.first, keys = at.keys, ld = at.ld, heads = at.heads;
+  Kokkos::parallel_for(
+      "upit::attention_softmax", kernels::row_policy(exec, heads * queries, keys),
+      KOKKOS_LAMBDA(Row const& row) {
+        Index const e = kernels::row_index(row);
+        Index const head = e / queries, i = e - head * queries;
+        R const sum = kernels::softmax_row<R>(row, score + e * ld, first + i + 1, keys, scale);
+        kernels::row_once(row, [=] { lse[i * heads + head] = sum; });
+      });
+}
+
+/// score: scores in, probabilities out; dscore: gradient of the probabilities in, of the scores out.
+template <class R>
+void softmax_block_backward(Exec const& exec, Layout const& at, R scale, R const* lse, R const* delta,
+                            R* score, R* dscore) {
+  Index const queries = at.queries, first = at.first, keys = at.keys, ld = at.ld, heads = at.heads;
+  Kokkos::parallel_for(
+      "upit::attention_softmax_backward", kernels::row_policy(exec, heads * queries, keys),
+      KOKKOS_LAMBDA(Row const& row) {
+        Index const e = kernels::row_index(row);
+        Index const head = e / queries, i = e - head * queries;
+        kernels::softmax_recompute_row<R>(row, score + e * ld, first + i + 1, keys, scale,
+                                          lse[i * heads + head]);
+        kernels::softmax_gradient_row<R>(row, score + e * ld, dscore + e * ld, first + i + 1, keys, scale,
+                                         delta[i * heads + head]);
+      });
+}
+
+}  // namespace
+
+/// Queries [token, token + queries) of the batch, which see the keys [begin, begin + keys) of their sample.
+template <class T>
+struct BlockedAttention<T>::Block {
+  Index begin, token;
+  Layout at;
+};
+
+template <class T>
+BlockedAttention<T>::BlockedAttention(ModelConfig const& model, Index longest, bool with_backward,
+                                      Index query_block)
+    : heads_(model.heads),
+      groups_(model.kv_heads),
+      head_width_(model.head_width),
+      longest_(longest),
+      query_block_(std::min(query_block, longest)) {
+  expect(query_block >= 1, "attention: a block holds a query");
+  Index const ld = (longest + kAlignment - 1) / kAlignment * kAlignment;
+  Index const size = heads_ * query_block_ * ld;
+  score_ = View1<Real<T>>(Kokkos::view_alloc("upit::attention.score", Kokkos::WithoutInitializing), size);
+  dscore_ = View1<Real<T>>(Kokkos::view_alloc("upit::attention.dscore", Kokkos::WithoutInitializing),
+                           with_backward ? size : 0);
+}
+
+template <class T>
+Index BlockedAttention<T>::bytes() const {
+  return static_cast<Index>((score_.span() + dscore_.span()) * sizeof(Real<T>));
+}
+
+template <class T>
+template <class Work>
+void BlockedAttention<T>::for_each_block(std::vector<Index> const& start, Work const& work) const {
+  for (std::size_t s = 1; s < start.size(); ++s) {
+    Index const begin = start[s - 1], length = start[s] - begin;
+    expect(length <= longest_, "a sample is longer than attention's scratch");
+    for (Index first = 0; first < length; first += query_block_) {
+      Index const queries = std::min(query_block_, length - first), keys = first + queries;
+      Index const ld = (keys + kAlignment - 1) / kAlignment * kAlignment;
+      work(Block{begin, begin + first, {heads_, queries, first, keys, ld}});
+    }
+  }
+}
+
+template <class T>
+void BlockedAttention<T>::forward(Exec const& exec, View2<T const> qkv, std::vector<Index> const& start,
+                                  View2<T> attended, View2<Real<T>> log_sum_exp) const {
+  Index const d = head_width_, G = groups_, per_group = heads_ / groups_;
+  Index const ld = static_cast<Index>(qkv.extent(1)), ld_out = heads_ * d;
+  auto const scale = static_cast<Real<T>>(1.0 / std::sqrt(static_cast<double>(d)));
+  T const* const k = qkv.data() + heads_ * d;
+  T const* const v = k + G * d;
+  for_each_block(start, [&](Block const& b) {
+    Index const per_head = b.at.queries * b.at.ld;
+    T const* const q = qkv.data() + b.token * ld;
+    T* const out = attended.data() + b.token * ld_out;
+    // Product number g takes head g * per_group + j: the heads of a group share its keys.
+    auto const scores = [&](Index j) {
+      return MatrixStack<T>{score_.data() + j * per_head, b.at.ld, per_group * per_head};
+    };
+    for (Index j = 0; j < per_group; ++j) {
+      batched_gemm<T>(exec, Op::none, Op::transpose, G, b.at.queries, b.at.keys, d, 1,
+                      {q + j * d, ld, per_group * d}, {k + b.begin * ld, ld, d}, 0, scores(j));
+    }
+    softmax_block<Real<T>>(exec, b.at, scale, score_.data(), log_sum_exp.data() + b.token * heads_);
+    for (Index j = 0; j < per_group; ++j) {
+      auto const p = scores(j);
+      batched_gemm<T>(exec, Op::none, Op::none, G, b.at.queries, d, b.at.keys, 1, {p.data, p.ld, p.stride},
+                      {v + b.begin * ld, ld, d}, 0, {out + j * d, ld_out, per_group * d});
+    }
+  });
+}
+
+template <class T>
+void BlockedAttention<T>::backward(Exec const& exec, View2<T const> qkv, std::vector<Index> const& start,
+                                   View2<Real<T> const> log_sum_exp, View2<T const> dattended,
+                                   View2<Real<T> const> delta, View2<T> dqkv) const {
+  Index const d = head_width_, G = groups_, per_group = heads_ / groups_;
+  Index const ld = static_cast<Index>(qkv.extent(1)), ld_out = heads_ * d;
+  auto const scale = static_cast<Real<T>>(1.0 / std::sqrt(static_cast<double>(d)));
+  Index const k_column = heads_ * d, v_column = k_column + G * d;
+  kernels::fill<T>(exec, dqkv, T(0));  // blocks add to dk and dv
+  for_each_block(start, [&](Block const& b) {
+    Index const queries = b.at.queries, keys = b.at.keys, per_head = queries * b.at.ld;
+    T const* const here = qkv.data() + b.token * ld;
+    T const* const sample = qkv.data() + b.begin * ld;
+    T* const dq = dqkv.data() + b.token * ld;
+    T* const dsample = dqkv.data() + b.begin * ld;
+    T const* const dout = dattended.data() + b.token * ld_out;
+    MatrixStack<T const> const k{sample + k_column, ld, d}, v{sample + v_column, ld, d};
+    MatrixStack<T> const dk{dsample + k_column, ld, d}, dv{dsample + v_column, ld, d};
+    for (Index j = 0; j < per_group; ++j) {
+      MatrixStack<T const> const q{here + j * d, ld, per_group * d}, o{dout + j * d, ld_out, per_group * d};
+      Index const shift = j * per_head, stride = per_group * per_head;
+      batched_gemm<T>(exec, Op::none, Op::transpose, G, queries, keys, d, 1, q, k, 0,
+                      {score_.data() + shift, b.at.ld, stride});
+      batched_gemm<T>(exec, Op::none, Op::transpose, G, queries, keys, d, 1, o, v, 0,
+                      {dscore_.data() + shift, b.at.ld, stride});
+    }
+    softmax_block_backward<Real<T>>(exec, b.at, scale, log_sum_exp.data() + b.token * heads_,
+                                    delta.data() + b.token * heads_, score_.data(), dscore_.data());
+    for (Index j = 0; j < per_group; ++j) {
+      MatrixStack<T const> const q{here + j * d, ld, per_group * d}, o{dout + j * d, ld_out, per_group * d};
+      Index const shift = j * per_head, stride = per_group * per_head;
+      MatrixStack<T const> const p{score_.data() + shift, b.at.ld, stride};
+      MatrixStack<T const> const ds{dscore_.data() + shift, b.at.ld, stride};
+      batched_gemm<T>(exec, Op::transpose, Op::none, G, keys, d, queries, 1, p, o, 1, dv);
+      batched_gemm<T>(exec, Op::none, Op::none, G, queries, d, keys, 1, ds, k, 0,
+                      {dq + j * d, ld, per_group * d});
+      batched_gemm<T>(exec, Op::transpose, Op::none, G, keys, d, queries, 1, ds, q, 1, dk);
+    }
+  });
+}
+
+template class BlockedAttention<float>;
+template class BlockedAttention<double>;
+
+}  // namespace upit
