@@ -18,4 +18,11 @@ void gemm_blas(Op a, Op b, Index m, Index n, Index k, double alpha, double const
 void gemm_onednn(Op a, Op b, Index m, Index n, Index k, float alpha, float const* A, Index lda,
                  float const* B, Index ldb, float beta, float* C, Index ldc);
 
+/// oneDNN, 16-bit operands and sums in single precision. TC is bfloat16 or float. Keeps what oneDNN compiled
+/// for a shape, for as many shapes as fit a bounded cache, and one scratch buffer. Throws `std::logic_error`
+/// with oneDNN's status where it has no such product for this processor.
+template <class TC>
+void gemm_bf16(Op a, Op b, Index m, Index n, Index k, float alpha, bfloat16 const* A, Index lda,
+               bfloat16 const* B, Index ldb, float beta, TC* C, Index ldc);
+
 }  // namespace upit::backend
