@@ -8,9 +8,11 @@
 
 namespace upit {
 
-/// Attention over samples laid end to end. Scores are formed for a block of queries at a time against the
-/// keys before its end, kept only in per-thread scratch; backward recomputes them from the log-sum-exp (as in
-/// FlashAttention-2, arXiv 2307.08691, section 3.1). Blocks above the diagonal are never formed.
+/// Attention over samples laid end to end. Scores are formed for a block of queries at a time against one
+/// block of keys after the other, and kept only in per-thread scratch; forward carries each row's maximum and
+/// sum from block to block, backward recomputes the probabilities from the log-sum-exp (as in
+/// FlashAttention-2, arXiv 2307.08691, section 3.1). Blocks above the diagonal are never formed. Scores and
+/// sums are Real<T>.
 template <class T>
 class Attention {
  public:
@@ -32,7 +34,7 @@ class Attention {
  private:
   Index heads_, groups_, head_width_, longest_;
   Index threads_;
-  View2<T> score_, dscore_;  // (threads, kQueryBlock * longest)
+  View2<Real<T>> scratch_;  // (threads, what one thread needs)
 };
 
 extern template class Attention<float>;
