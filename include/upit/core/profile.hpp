@@ -62,7 +62,8 @@ class ProductRegion {
                 bool b_transposed)
       : heard_(Kokkos::Tools::profileLibraryLoaded()) {
     if (!heard_) return;
-    Kokkos::Profiling::pushRegion(product_label(function, groups, m, n, k, a_transposed, b_transposed));
+    std::string const label = product_label(function, groups, m, n, k, a_transposed, b_transposed);
+    Kokkos::Profiling::pushRegion(label);
   }
   ~ProductRegion() {
     if (heard_) Kokkos::Profiling::popRegion();
