@@ -9,6 +9,7 @@
 
 #include "backend.hpp"
 #include "upit/core/error.hpp"
+#include "upit/core/profile.hpp"
 
 namespace upit {
 namespace {
@@ -53,6 +54,7 @@ void gemm(Exec const& exec, Op a, Op b, Index m, Index n, Index k, Real<T> alpha
   check(a, b, m, n, k, lda, ldb, ldc);
   if (m == 0 || n == 0) return;
   if (k == 0) return scale_rows(m, n, beta, C, ldc);
+  ProductRegion const region("upit::gemm", 0, m, n, k, a == Op::transpose, b == Op::transpose);
   if constexpr (std::is_same_v<T, bfloat16>) {
 #ifdef UPIT_HAS_ONEDNN_BF16
     backend::gemm_bf16(a, b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
