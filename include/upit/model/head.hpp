@@ -28,7 +28,8 @@ class Head {
  private:
   Index chunk_;
   View2<T> rows_, drows_;  // (max_tokens, C)
-  View2<T> logits_;        // (chunk, V)
+  View2<Real<T>> logits_;  // (chunk, V)
+  View2<T> dlogits_;       // (chunk, V) their gradient, rounded, where T is narrower
   View1<Real<T>> nll_;     // (max_tokens)
   HostView1<Real<T>> nll_copy_;
   std::vector<double> nll_host_;
@@ -36,5 +37,6 @@ class Head {
 
 extern template class Head<float>;
 extern template class Head<double>;
+extern template class Head<bfloat16>;
 
 }  // namespace upit
