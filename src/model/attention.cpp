@@ -229,5 +229,6 @@ void Attention<T>::backward(Exec const& exec, View2<T const> qkv, std::vector<In
 
 template class Attention<float>;
 template class Attention<double>;
+template class Attention<bfloat16>;
 
 }  // namespace upit

@@ -115,5 +115,6 @@ Index Head<T>::bytes() const {
 
 template class Head<float>;
 template class Head<double>;
+template class Head<bfloat16>;
 
 }  // namespace upit

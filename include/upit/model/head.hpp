@@ -38,5 +38,6 @@ class Head {
 
 extern template class Head<float>;
 extern template class Head<double>;
+extern template class Head<bfloat16>;
 
 }  // namespace upit

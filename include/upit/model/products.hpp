@@ -7,9 +7,9 @@
 
 namespace upit {
 
-/// y (N, out) = x (N, in) W^T, W (out, in); beta = 1 adds.
-template <class T>
-void linear(Exec const& exec, View2<T> const& x, T const* w, View2<T> const& y, Real<T> beta = 0) {
+/// y (N, out) = x (N, in) W^T, W (out, in); beta = 1 adds. TC is T or Real<T>.
+template <class T, class TC = T>
+void linear(Exec const& exec, View2<T> const& x, T const* w, View2<TC> const& y, Real<T> beta = 0) {
   auto const n = static_cast<Index>(x.extent(0)), in = static_cast<Index>(x.extent(1)),
              out = static_cast<Index>(y.extent(1));
   gemm<T>(exec, Op::none, Op::transpose, n, out, in, 1, x.data(), in, w, in, beta, y.data(), out);
