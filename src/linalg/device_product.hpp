@@ -9,7 +9,7 @@
 namespace upit::backend {
 
 /// How elements are stored. Sums are taken in fp64 for f64, else in fp32.
-enum class Storage { f32, f64 };
+enum class Storage { f32, f64, bf16 };
 
 template <class T>
 constexpr Storage storage_of();
@@ -20,6 +20,10 @@ constexpr Storage storage_of<float>() {
 template <>
 constexpr Storage storage_of<double>() {
   return Storage::f64;
+}
+template <>
+constexpr Storage storage_of<bfloat16>() {
+  return Storage::bf16;
 }
 
 /// C_i = alpha op(A_i) op(B_i) + beta C_i, row-major. Extents are positive, leading dimensions long enough:

@@ -67,7 +67,17 @@ cublasHandle_t handle_of(Exec const& exec) {
   return handles.back()->get();
 }
 
-cudaDataType type_of(Storage storage) { return storage == Storage::f64 ? CUDA_R_64F : CUDA_R_32F; }
+cudaDataType type_of(Storage storage) {
+  switch (storage) {
+    case Storage::f64:
+      return CUDA_R_64F;
+    case Storage::bf16:
+      return CUDA_R_16BF;
+    case Storage::f32:
+      break;
+  }
+  return CUDA_R_32F;
+}
 
 cublasComputeType_t compute_type(Storage in) {
   if (in == Storage::f64) return CUBLAS_COMPUTE_64F;

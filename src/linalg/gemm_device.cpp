@@ -3,6 +3,7 @@
 // rest.
 #include "device_product.hpp"
 #include "product_checks.hpp"
+#include "upit/core/profile.hpp"
 #include "upit/linalg/batched_gemm.hpp"
 
 namespace upit {
@@ -23,11 +24,9 @@ void scale(Exec const& exec, Index batch, Index m, Index n, R beta, MatrixStack<
       });
 }
 
-}  // namespace
-
 template <class T, class TC>
-void batched_gemm(Exec const& exec, Op a, Op b, Index batch, Index m, Index n, Index k, Real<T> alpha,
-                  MatrixStack<T const> A, MatrixStack<T const> B, Real<T> beta, MatrixStack<TC> C) {
+void multiply_stacks(Exec const& exec, Op a, Op b, Index batch, Index m, Index n, Index k, Real<T> alpha,
+                     MatrixStack<T const> A, MatrixStack<T const> B, Real<T> beta, MatrixStack<TC> C) {
   expect(batch >= 0, "batched_gemm: a negative number of products");
   check_product(a, b, m, n, k, A.ld, B.ld, C.ld);
   if (batch == 0 || m == 0 || n == 0) return;
@@ -44,19 +43,34 @@ void batched_gemm(Exec const& exec, Op a, Op b, Index batch, Index m, Index n, I
   backend::multiply(exec, p);
 }
 
-template <class T>
-void gemm(Exec const& exec, Op a, Op b, Index m, Index n, Index k, T alpha, T const* A, Index lda, T const* B,
-          Index ldb, T beta, T* C, Index ldc) {
-  batched_gemm<T, T>(exec, a, b, 1, m, n, k, alpha, {A, lda, 0}, {B, ldb, 0}, beta, {C, ldc, 0});
+}  // namespace
+
+template <class T, class TC>
+void gemm(Exec const& exec, Op a, Op b, Index m, Index n, Index k, Real<T> alpha, T const* A, Index lda,
+          T const* B, Index ldb, Real<T> beta, TC* C, Index ldc) {
+  ProductRegion const region("upit::gemm", 0, m, n, k, a == Op::transpose, b == Op::transpose);
+  multiply_stacks<T, TC>(exec, a, b, 1, m, n, k, alpha, {A, lda, 0}, {B, ldb, 0}, beta, {C, ldc, 0});
 }
 
-#define UPIT_INSTANTIATE(T)                                                                               \
-  template void batched_gemm<T, T>(Exec const&, Op, Op, Index, Index, Index, Index, Real<T>,              \
-                                   MatrixStack<T const>, MatrixStack<T const>, Real<T>, MatrixStack<T>);  \
-  template void gemm<T>(Exec const&, Op, Op, Index, Index, Index, T, T const*, Index, T const*, Index, T, \
-                        T*, Index);
-UPIT_INSTANTIATE(float)
-UPIT_INSTANTIATE(double)
+template <class T, class TC>
+void batched_gemm(Exec const& exec, Op a, Op b, Index batch, Index m, Index n, Index k, Real<T> alpha,
+                  MatrixStack<T const> A, MatrixStack<T const> B, Real<T> beta, MatrixStack<TC> C) {
+  multiply_stacks<T, TC>(exec, a, b, batch, m, n, k, alpha, A, B, beta, C);
+}
+
+/// Every device that CUDA 12 or ROCm 5 serve multiplies bfloat16 in units of its own, from sm_80 and gfx90a
+/// on.
+Bf16Products bf16_products() { return Bf16Products::native; }
+
+#define UPIT_INSTANTIATE(T, TC)                                                                           \
+  template void gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Real<T>, T const*, Index, T const*, \
+                            Index, Real<T>, TC*, Index);                                                  \
+  template void batched_gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Index, Real<T>,             \
+                                    MatrixStack<T const>, MatrixStack<T const>, Real<T>, MatrixStack<TC>);
+UPIT_INSTANTIATE(float, float)
+UPIT_INSTANTIATE(double, double)
+UPIT_INSTANTIATE(bfloat16, bfloat16)
+UPIT_INSTANTIATE(bfloat16, float)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit

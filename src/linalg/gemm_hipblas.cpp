@@ -28,12 +28,12 @@ void check(hipblasStatus_t status, char const* call) {
 #if defined(hipblasVersionMajor) && hipblasVersionMajor >= 3
 using Type = hipDataType;
 using Compute = hipblasComputeType_t;
-constexpr Type kFloat = HIP_R_32F, kDouble = HIP_R_64F;
+constexpr Type kFloat = HIP_R_32F, kDouble = HIP_R_64F, kBfloat = HIP_R_16BF;
 constexpr Compute kSumFloat = HIPBLAS_COMPUTE_32F, kSumDouble = HIPBLAS_COMPUTE_64F;
 #else
 using Type = hipblasDatatype_t;
 using Compute = hipblasDatatype_t;
-constexpr Type kFloat = HIPBLAS_R_32F, kDouble = HIPBLAS_R_64F;
+constexpr Type kFloat = HIPBLAS_R_32F, kDouble = HIPBLAS_R_64F, kBfloat = HIPBLAS_R_16B;
 constexpr Compute kSumFloat = HIPBLAS_R_32F, kSumDouble = HIPBLAS_R_64F;
 #endif
 
@@ -74,7 +74,9 @@ int narrow(Index n) {
   return static_cast<int>(n);
 }
 
-Type type_of(Storage storage) { return storage == Storage::f64 ? kDouble : kFloat; }
+Type type_of(Storage storage) {
+  return storage == Storage::f64 ? kDouble : storage == Storage::bf16 ? kBfloat : kFloat;
+}
 Compute compute_type(Storage in) { return in == Storage::f64 ? kSumDouble : kSumFloat; }
 hipblasOperation_t flag(Op op) { return op == Op::none ? HIPBLAS_OP_N : HIPBLAS_OP_T; }
 

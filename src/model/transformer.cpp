@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "upit/core/error.hpp"
+#include "upit/core/profiling.hpp"
 #include "upit/kernels/attention_softmax.hpp"
 #include "upit/kernels/elementwise.hpp"
 #include "upit/kernels/embedding.hpp"
@@ -125,6 +126,7 @@ FfnPass<T> Transformer<T>::Impl::ffn_pass(Exec const& exec, LayerParameters<T> c
 template <class T>
 void Transformer<T>::Impl::attend(Exec const& exec, LayerParameters<T> const& p, LayerState<T> const& s,
                                   Scratch<T> const& t, Batch const& batch) {
+  ProfilingRegion const region("upit::attend");
   linear<T>(exec, s.h_attention, p.qkv.weight, s.qkv);
   kernels::rotary_forward<T>(exec, batch.position(), cosine, sine, model.heads + model.kv_heads, s.qkv);
   attention.forward(exec, s.qkv, batch.start(), s.attended, s.log_sum_exp);
@@ -134,6 +136,7 @@ void Transformer<T>::Impl::attend(Exec const& exec, LayerParameters<T> const& p,
 template <class T>
 double Transformer<T>::Impl::forward(Exec const& exec, Weights<T> const& weights, Batch const& batch,
                                      PassOptions const& options, View1<R> const& gradient) {
+  ProfilingRegion const region("upit::forward");
   Index const n = batch.tokens();
   expect(n <= max_tokens, "a batch holds more tokens than the model's workspace");
   expect(!options.train || with_backward, "training needs a workspace with backward");
@@ -232,6 +235,7 @@ void Transformer<T>::Impl::norm_backward(Exec const& exec, View2<T> const& dy, V
 template <class T>
 void Transformer<T>::Impl::attend_backward(Exec const& exec, LayerParameters<T> const& p,
                                            LayerState<T> const& s, Scratch<T> const& t, Batch const& batch) {
+  ProfilingRegion const region("upit::attend_backward");
   linear_backward_weight<T>(exec, t.dx, s.attended, p.out.gradient);
   linear_backward<T>(exec, t.dx, p.out.weight, t.dattended);
   kernels::attention_delta<T>(exec, s.attended, t.dattended, model.heads, t.delta);
@@ -245,6 +249,7 @@ template <class T>
 void Transformer<T>::Impl::backward(Exec const& exec, Weights<T> const& weights, Batch const& batch,
                                     PassOptions const& options, std::vector<double> const& balance,
                                     View1<R> const& gradient) {
+  ProfilingRegion const region("upit::backward");
   Index const n = batch.tokens();
   Scratch<T> const t = workspace.scratch(n);
   if (!balance.empty()) {
@@ -374,7 +379,8 @@ std::vector<double> Transformer<T>::logits(Exec const& exec, Weights<T> const& w
   auto const rows_host = Kokkos::create_mirror_view(rows);
   for (Index i = 0; i < n; ++i) rows_host(i) = row[static_cast<std::size_t>(i)];
   Kokkos::deep_copy(rows, rows_host);
-  View2<T> const x("upit::logits.x", n, m.model.width), out("upit::logits.out", n, m.model.vocabulary);
+  View2<T> const x("upit::logits.x", n, m.model.width);
+  View2<Real<T>> const out("upit::logits.out", n, m.model.vocabulary);
   kernels::gather_rows<T>(exec, first_rows(m.y_final, static_cast<Index>(m.counts.tokens)), rows, x);
   Tensor const& tensor = m.table.find(m.model.tied ? "embedding" : "head");
   linear<T>(exec, x, weights.backbone.data() + tensor.offset, out);
@@ -394,5 +400,6 @@ Index Transformer<T>::bytes() const {
 
 template class Transformer<float>;
 template class Transformer<double>;
+template class Transformer<bfloat16>;
 
 }  // namespace upit

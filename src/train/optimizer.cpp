@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "upit/core/error.hpp"
+#include "upit/core/profiling.hpp"
 
 namespace upit {
 
@@ -45,6 +46,7 @@ template <class T>
 void Optimizer<T>::step(Exec const& exec, Weights<T> const& weights, View1<Real<T>> const& gradient,
                         double norm, double clip, kernels::AdamwStep settings) const {
   static_assert(std::is_same_v<T, Real<T>>, "storage narrower than fp32 needs master weights");
+  ProfilingRegion const region("upit::optimizer");
   settings.gradient_scale = clip > 0.0 && norm > clip ? clip / norm : 1.0;
   for (auto const& span : spans_) {
     View1<T> const& buffer = span.group == Group::backbone ? weights.backbone

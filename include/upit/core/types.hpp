@@ -6,6 +6,7 @@
 
 #include <type_traits>
 
+#include "upit/core/bfloat16.hpp"
 #include "upit/core/index.hpp"
 
 namespace upit {
@@ -42,6 +43,10 @@ using HostView1 = Kokkos::View<T*, Kokkos::LayoutRight, Kokkos::HostSpace>;
 template <class T>
 struct RealOf {
   using type = T;
+};
+template <>
+struct RealOf<bfloat16> {
+  using type = float;
 };
 template <class T>
 using Real = typename RealOf<T>::type;

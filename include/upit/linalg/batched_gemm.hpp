@@ -14,8 +14,8 @@ struct MatrixStack {
   Index stride = 0;  // 0 for an input that all products share
 };
 
-/// C_i = alpha op(A_i) op(B_i) + beta C_i for i in [0, batch), all row-major; shapes as in `gemm`. T is float
-/// or double. The C_i must not overlap.
+/// C_i = alpha op(A_i) op(B_i) + beta C_i for i in [0, batch), all row-major; shapes and types as in
+/// `gemm`. The C_i must not overlap.
 ///
 /// One call of the device's library for all products; on hosts one product after the other. Enqueued on
 /// `exec`, not finished, when it returns. Throws `std::logic_error` if a leading dimension is too small.

@@ -15,7 +15,8 @@ namespace upit {
 
 /// The same mathematics and arguments as `Attention`, in strided-batched products with row kernels between.
 /// Blocks above the diagonal and across samples are never formed; backward recomputes the scores from the
-/// log-sum-exp. Runs in any execution space, so that hosts can test it. Waits for nothing.
+/// log-sum-exp. Scores and sums are
+/// Real<T>. Runs in any execution space, so that hosts can test it. Waits for nothing.
 template <class T>
 class BlockedAttention {
  public:
@@ -44,11 +45,14 @@ class BlockedAttention {
   void for_each_block(std::vector<Index> const& start, Work const& work) const;
 
   Index heads_, groups_, head_width_, longest_, query_block_;
-  View1<Real<T>> score_, dscore_;  // (H, query block, longest)
+  View1<Real<T>> score_, dscore_;   // (H, query block, longest)
+  View1<T> probability_, rounded_;  // the same, as the products read them; of Real<T>, in their place
+  View2<Real<T>> dkv_;              // (longest, 2GD) sums over blocks where T is narrower than they
 };
 
 extern template class BlockedAttention<float>;
 extern template class BlockedAttention<double>;
+extern template class BlockedAttention<bfloat16>;
 
 /// The form that the model takes in this build.
 template <class T>
