@@ -68,7 +68,8 @@ void softmax_block_backward(Exec const& exec, Layout const& at, R scale, R const
 
 /// Columns [0, 2GD) of `to`, rows ld apart, from the sums of a sample's keys and values.
 template <class T, class R>
-void round_sums(Exec const& exec, View2<R> const& sums, Index length, T* to, Index ld) {
+void round_sums(Exec const& exec, View2<R> const& sums, T* to, Index ld) {
+  Index const length = static_cast<Index>(sums.extent(0));
   Index const columns = static_cast<Index>(sums.extent(1));
   Kokkos::parallel_for(
       "upit::attention_round", kernels::row_policy(exec, length, columns), KOKKOS_LAMBDA(Row const& row) {
@@ -147,20 +148,19 @@ void BlockedAttention<T>::forward(Exec const& exec, View2<T const> qkv, std::vec
     Index const per_head = b.at.queries * b.at.ld;
     T const* const q = qkv.data() + b.token * ld;
     T* const out = attended.data() + b.token * ld_out;
+    Index const stride = per_group * per_head;
     // Product number g takes head g * per_group + j: the heads of a group share its keys.
-    auto const heads_from = [&](auto const& scores, Index j) {
-      return MatrixStack{scores.data() + j * per_head, b.at.ld, per_group * per_head};
-    };
     for (Index j = 0; j < per_group; ++j) {
       batched_gemm<T, R>(exec, Op::none, Op::transpose, G, b.at.queries, b.at.keys, d, 1,
-                         {q + j * d, ld, per_group * d}, {k + b.begin * ld, ld, d}, 0, heads_from(score_, j));
+                         {q + j * d, ld, per_group * d}, {k + b.begin * ld, ld, d}, 0,
+                         {score_.data() + j * per_head, b.at.ld, stride});
     }
     softmax_block<T, R>(exec, b.at, scale, score_.data(), log_sum_exp.data() + b.token * heads_,
                         probability_.data());
     for (Index j = 0; j < per_group; ++j) {
-      auto const p = heads_from(probability_, j);
-      batched_gemm<T>(exec, Op::none, Op::none, G, b.at.queries, d, b.at.keys, 1, {p.data, p.ld, p.stride},
-                      {v + b.begin * ld, ld, d}, 0, {out + j * d, ld_out, per_group * d});
+      batched_gemm<T>(exec, Op::none, Op::none, G, b.at.queries, d, b.at.keys, 1,
+                      {probability_.data() + j * per_head, b.at.ld, stride}, {v + b.begin * ld, ld, d}, 0,
+                      {out + j * d, ld_out, per_group * d});
     }
   });
 }
@@ -188,7 +188,7 @@ void BlockedAttention<T>::backward(Exec const& exec, View2<T const> qkv, std::ve
     if constexpr (!kRounds) {
       dk = {dsample, ld, d};
     } else if (b.at.first == 0) {
-      kernels::fill<R>(exec, dkv_, R(0));
+      kernels::fill<R>(exec, View2<R>(dkv_.data(), b.length, 2 * G * d), R(0));
     }
     MatrixStack<R> const dv{dk.data + G * d, dk.ld, d};
     Index const stride = per_group * per_head;
@@ -212,7 +212,7 @@ void BlockedAttention<T>::backward(Exec const& exec, View2<T const> qkv, std::ve
       batched_gemm<T, R>(exec, Op::transpose, Op::none, G, keys, d, queries, 1, ds, q, 1, dk);
     }
     if constexpr (kRounds) {
-      if (keys == b.length) round_sums<T, R>(exec, dkv_, b.length, dsample, ld);
+      if (keys == b.length) round_sums<T, R>(exec, View2<R>(dkv_.data(), b.length, 2 * G * d), dsample, ld);
     }
   });
 }

@@ -13,6 +13,7 @@
 
 #include "unit/kernels/views.hpp"
 #include "upit/kernels/attention_softmax.hpp"
+#include "upit/linalg/gemm.hpp"
 
 namespace upit::test {
 namespace {
@@ -93,6 +94,25 @@ struct PlainAttention {
   }
 };
 
+constexpr double kRoundingOf16 = 1.0 / 512;  // 8 bits of a significand
+
+/// What is left of values in T.
+template <class T>
+Values stored(Values values) {
+  for (double& v : values) v = static_cast<double>(static_cast<T>(v));
+  return values;
+}
+
+/// |a - b| / |b|, 2-norms.
+double distance(Values const& a, Values const& b) {
+  double difference = 0.0, size = 0.0;
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    difference += (a.at(i) - b[i]) * (a.at(i) - b[i]);
+    size += b[i] * b[i];
+  }
+  return std::sqrt(difference / size);
+}
+
 struct Case {
   Index heads, kv_heads, head_width;
   std::vector<Index> lengths;
@@ -105,11 +125,14 @@ std::vector<Case> const kCases = {
 
 template <class T>
 class BlockedAttentionTest : public ::testing::Test {};
-using Types = ::testing::Types<float, double>;
+using Types = ::testing::Types<float, double, bfloat16>;
 TYPED_TEST_SUITE(BlockedAttentionTest, Types);
 
 TYPED_TEST(BlockedAttentionTest, AgainstPlainLoops) {
   using T = TypeParam;
+  using R = Real<T>;
+  if (std::is_same_v<T, bfloat16> && bf16_products() == Bf16Products::none)
+    GTEST_SKIP() << "no 16-bit products";
   Exec const exec;
   for (auto const& c : kCases) {
     SCOPED_TRACE(::testing::Message()
@@ -120,29 +143,38 @@ TYPED_TEST(BlockedAttentionTest, AgainstPlainLoops) {
     for (Index const length : c.lengths) plain.start.push_back(plain.start.back() + length);
     Index const N = plain.tokens(), width = c.heads * c.head_width;
     Index const longest = *std::max_element(c.lengths.begin(), c.lengths.end());
-    plain.qkv = random_values(N * plain.ld(), 1, 1.0);
-    auto const dout_values = random_values(N * width, 2, 1.0);
+    plain.qkv = stored<T>(random_values(N * plain.ld(), 1, 1.0));
+    auto const dout_values = stored<T>(random_values(N * width, 2, 1.0));
 
     BlockedAttention<T> const attention(plain.m, longest, true, c.block);
     auto const qkv = make2<T>(N, plain.ld(), plain.qkv), dout = make2<T>(N, width, dout_values);
-    View2<T> const out("out", N, width), lse("lse", N, c.heads), delta("delta", N, c.heads),
-        dqkv("dqkv", N, plain.ld());
-    Kokkos::deep_copy(dqkv, std::numeric_limits<T>::quiet_NaN());  // must be overwritten
+    View2<T> const out("out", N, width), dqkv("dqkv", N, plain.ld());
+    View2<R> const lse("lse", N, c.heads), delta("delta", N, c.heads);
+    Kokkos::deep_copy(dqkv, T(std::numeric_limits<float>::quiet_NaN()));  // must be overwritten
     attention.forward(exec, qkv, plain.start, out, lse);
     kernels::attention_delta<T>(exec, out, dout, c.heads, delta);
     attention.backward(exec, qkv, plain.start, lse, dout, delta, dqkv);
     exec.fence();
 
+    Values want, want_lse;
+    plain.forward(want, want_lse);
+    auto const want_dqkv = plain.backward(dout_values);
     // A score is a sum of D terms below 1, so an error of D u, which the softmax passes on relatively;
     // products over the keys of a sample add as many roundings again. Values of v, dout and so of dp stay
     // below D.
-    double const u = rounding<T>(), d = static_cast<double>(c.head_width),
+    double const u = rounding<R>(), d = static_cast<double>(c.head_width),
                  keys = static_cast<double>(longest);
-    Values want, want_lse;
-    plain.forward(want, want_lse);
-    expect_close(to_host(out), want, 0.0, 4 * (d + keys) * u);
-    expect_close(to_host(lse), want_lse, 0.0, 4 * (d + keys) * u);
-    expect_close(to_host(dqkv), plain.backward(dout_values), 0.0, 8 * (d + keys) * d * u);
+    double const sums = 4 * (d + keys) * u;
+    expect_close(to_host(lse), want_lse, 0.0, sums);
+    if constexpr (std::is_same_v<T, R>) {
+      expect_close(to_host(out), want, 0.0, sums);
+      expect_close(to_host(dqkv), want_dqkv, 0.0, 2 * d * sums);
+    } else {
+      // The probabilities, which add up to 1, and the result are rounded to T. The gradient also sees the
+      // gradient of the scores and, in delta, the result rounded: four roundings, which meet at random.
+      expect_close(to_host(out), want, 0.0, sums + 2 * kRoundingOf16);
+      EXPECT_LT(distance(to_host(dqkv), want_dqkv), 4 * kRoundingOf16);
+    }
   }
 }
 
@@ -151,7 +183,8 @@ TYPED_TEST(BlockedAttentionTest, SamplesBeyondItsScratchThrow) {
   ModelConfig m;
   m.heads = m.kv_heads = 1, m.head_width = 2;
   BlockedAttention<T> const attention(m, 3, false);
-  View2<T> const qkv("qkv", 4, 6), out("out", 4, 2), lse("lse", 4, 1);
+  View2<T> const qkv("qkv", 4, 6), out("out", 4, 2);
+  View2<Real<T>> const lse("lse", 4, 1);
   EXPECT_THROW(attention.forward(Exec(), qkv, {0, 4}, out, lse), std::logic_error);
 }
 
