@@ -73,6 +73,7 @@ endif()
 # Matrix products: of the device's vendor where kernels run on one, else OpenBLAS, with oneDNN beside it.
 set(UPIT_DEVICE "")
 set(UPIT_DEVICE_BLAS "")
+set(UPIT_HAS_PRODUCTS ON) # without them libraries are built, and no program that needs products is linked
 if(Kokkos_DEVICES MATCHES "CUDA")
   set(UPIT_DEVICE "CUDA")
   set(UPIT_DEVICE_BLAS "cublas")
@@ -88,6 +89,7 @@ elseif(Kokkos_DEVICES MATCHES "HIP")
   set(UPIT_DEVICE_BLAS "hipblas")
   option(UPIT_HIPBLAS "Link hipBLAS; without it everything is compiled and no program is linked" ON)
   find_package(hipblas QUIET)
+  set(UPIT_HAS_PRODUCTS ${UPIT_HIPBLAS})
   if(UPIT_HIPBLAS AND NOT TARGET roc::hipblas)
     upit_missing("hipBLAS" "none" "Load your ROCm module or add its prefix to CMAKE_PREFIX_PATH; to compile what needs no "
                  "hipBLAS, and link no program, set -DUPIT_HIPBLAS=OFF.")

@@ -17,7 +17,7 @@
 # starts), sm_90 or another of nvcc's; gfx90a (default), gfx942 or another of hipcc's.
 #
 # What is built is compiled for this machine's processor and installed into PREFIX/kokkos (openmp),
-# kokkos-serial, kokkos-cuda, kokkos-hip or kokkos-modern. Run again, it does nothing, unless the options, the
+# kokkos-serial, kokkos-cuda, kokkos-gfx90a (or what --arch says for hip) or kokkos-modern. Run again, it does nothing, unless the options, the
 # compiler or the processor have changed. No package host is named here: apt knows the archive, and
 # verifies what comes from it (release signature, index hash, file hash).
 set -Eeuo pipefail
@@ -62,7 +62,7 @@ case $route in auto | installed | url | source | binary | modern) ;; *) die "--k
 mkdir -p "$prefix"
 prefix=$(cd "$prefix" && pwd)
 destination=$prefix/kokkos
-[[ $backend == openmp ]] || destination+=-$backend
+[[ $backend == openmp ]] || destination+=-${backend/hip/$arch}
 [[ $route != modern ]] || destination=$prefix/kokkos-modern
 compiler=${CXX:-c++}
 command -v "$compiler" >/dev/null || die "no C++ compiler found ($compiler); tools/setup.sh installs one"
@@ -254,7 +254,7 @@ build() {
   [[ -z $arch ]] || device=$(arch_option) || return 1
   [[ $backend == serial || $backend == hip ]] || options+=(-DKokkos_ENABLE_OPENMP=ON)
   if [[ $backend == cuda ]]; then
-    ((major > 3)) || quietly patch -d "$source" -p1 <"$here/patches/kokkos-3.4-cuda.patch" || return 1
+    ((major > 3)) || [[ -f $source/upit-patched ]] || quietly patch -d "$source" -p1 <"$here/patches/kokkos-3.4-cuda.patch" || return 1
     mkdir -p "$destination/bin"
     cp "$source/bin/nvcc_wrapper" "$destination/bin/" # CMake remembers this compiler, so it lives where it stays
     options+=(-DKokkos_ENABLE_CUDA=ON -DKokkos_ENABLE_CUDA_LAMBDA=ON "-D$device=ON"

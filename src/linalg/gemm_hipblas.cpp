@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Owns the calls to hipBLAS: one handle for each stream, ended before Kokkos is.
 #include <fmt/format.h>
-#if __has_include(<hipblas/hipblas.h>)
-#include <hipblas/hipblas.h>
-#else
-#include <hipblas.h>  // before ROCm 5
+#include <hipblas/hipblas-version.h>
+#if hipblasVersionMajor >= 2
+#define HIPBLAS_V2  // its current interface; from 3 on the only one
 #endif
+#include <hipblas/hipblas.h>
 
 #include <limits>
 #include <memory>
@@ -24,8 +24,8 @@ void check(hipblasStatus_t status, char const* call) {
           fmt::format("{} returned status {}", call, static_cast<int>(status)));
 }
 
-// Types of elements and of sums have names of HIP's own since hipBLAS 3, and are one enumeration before.
-#if defined(hipblasVersionMajor) && hipblasVersionMajor >= 3
+// Types of elements and of sums have names of HIP's own since hipBLAS 2, and are one enumeration before.
+#if hipblasVersionMajor >= 2
 using Type = hipDataType;
 using Compute = hipblasComputeType_t;
 constexpr Type kFloat = HIP_R_32F, kDouble = HIP_R_64F, kBfloat = HIP_R_16BF;
