@@ -42,7 +42,7 @@ void update(Exec const& exec, View1<R const> const& gradient, View1<R> const& ma
         T* const copy = weight + begin;
         R* const m = first_moment.data() + begin;
         R* const v = second_moment.data() + begin;
-        row_for(row, count, [&](Index const i) {
+        row_for(row, count, [=](Index const i) {
           R const gi = scale * g[i];
           R const mi = beta1 * m[i] + rest1 * gi;
           R const vi = beta2 * v[i] + rest2 * gi * gi;
@@ -83,7 +83,7 @@ double squared_norm(Exec const& exec, View1<R const> const& x, View1<double> con
         Index const begin = b * kNormBlock;
         Index const size = n - begin < kNormBlock ? n - begin : kNormBlock;
         R const* const from = x.data() + begin;
-        double const sum = row_sum<double>(row, size, [&](Index const i) {
+        double const sum = row_sum<double>(row, size, [=](Index const i) {
           return static_cast<double>(from[i]) * static_cast<double>(from[i]);
         });
         row_once(row, [&] { blocks(b) = sum; });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Owns products over groups of rows: one expert's tokens after the other's.
 #include "upit/core/error.hpp"
+#include "upit/core/profile.hpp"
 #include "upit/linalg/gemm.hpp"
 
 namespace upit {
@@ -9,6 +10,8 @@ template <class T, class TC>
 void grouped_gemm(Exec const& exec, Index groups, Index const* offset, Op b, Index n, Index k, Real<T> alpha,
                   T const* A, Index lda, T const* B, Index ldb, Index stride_b, Real<T> beta, TC* C,
                   Index ldc) {
+  ProductRegion const region("upit::grouped_gemm", groups, offset[groups] - offset[0], n, k, false,
+                             b == Op::transpose);
   for (Index e = 0; e < groups; ++e) {
     Index const begin = offset[e], count = offset[e + 1] - begin;
     expect(count >= 0, "grouped_gemm: offsets fall");
@@ -21,6 +24,8 @@ template <class T, class TC>
 void grouped_gemm_transposed(Exec const& exec, Index groups, Index const* offset, Index m, Index n,
                              Real<T> alpha, T const* A, Index lda, T const* B, Index ldb, Real<T> beta, TC* C,
                              Index ldc, Index stride_c) {
+  ProductRegion const region("upit::grouped_gemm_transposed", groups, m, n, offset[groups] - offset[0], true,
+                             false);
   for (Index e = 0; e < groups; ++e) {
     Index const begin = offset[e], count = offset[e + 1] - begin;
     expect(count >= 0, "grouped_gemm_transposed: offsets fall");

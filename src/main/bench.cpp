@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "bench_profile.hpp"
 #include "commands.hpp"
 #include "upit/io/files.hpp"
 
@@ -48,6 +49,7 @@ json to_json(BenchOptions const& o, BenchReport const& report, std::string const
                             {"exchange_seconds", c.exchange_seconds},
                             {"exchange_bytes", c.exchange_bytes},
                             {"loss", c.loss}});
+    if (c.profile.steps > 0) out["cases"].back()["profile"] = profile_json(c, m);
   }
   return out;
 }
@@ -82,6 +84,9 @@ int bench(BenchCommand const& command, std::string const& surroundings, Communic
     console.say(fmt::format(
         "{}: {} a step from rank to rank; ranks wait for it {:.1f} % of the step (median)", name_of(c.kind),
         format_bytes(static_cast<Index>(c.exchange_bytes)), 100.0 * c.exchange_share()));
+  }
+  for (auto const& c : report.cases) {
+    if (c.profile.steps > 0) say_profile(console, c, m, report.best_ceiling() / world.size());
   }
   console.say(fmt::format(
       "ceiling: best {:.1f}, median {:.1f} GFLOP/s of {} samples; largest resident memory of a rank, "

@@ -142,6 +142,8 @@ void add_bench(CLI::App& app, Words& w) {
       ->delimiter(',')
       ->check(CLI::IsMember({"dense", "dense_wide", "lora", "ffn_moe", "lora_moe"}))
       ->default_str("dense,lora,ffn_moe,lora_moe");
+  app.add_flag("--profile", o.profile,
+               "tell where the time of the steps goes, by region and kernel, on rank 0");
   app.add_option("--json", w.bench.json, "write results to this file");
   app.footer(
       "A step: zero gradients, forward, backward, clipping, AdamW; random tokens, every position a loss "

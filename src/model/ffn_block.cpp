@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "ffn_parts.hpp"
+#include "upit/core/profiling.hpp"
 #include "upit/kernels/elementwise.hpp"
 #include "upit/kernels/low_rank_gate.hpp"
 #include "upit/kernels/router.hpp"
@@ -136,6 +137,7 @@ void route_tokens(FfnPass<T> const& p) {
 
 template <class T>
 void ffn_forward(FfnPass<T> const& p) {
+  ProfilingRegion const region("upit::ffn_forward");
   if (p.expert.router != RouterUse::none) route_tokens(p);
   if (p.expert.mixes_ffns()) {
     p.experts->forward(p, p.layer);
@@ -152,6 +154,7 @@ void ffn_forward(FfnPass<T> const& p) {
 
 template <class T>
 void ffn_backward(FfnPass<T> const& p, View1<Real<T>> const& balance, bool need_dh) {
+  ProfilingRegion const region("upit::ffn_backward");
   auto const& [s, t] = std::tie(p.state, p.scratch);
   bool const gating = p.expert.router == RouterUse::gate;
   if (gating) Kokkos::deep_copy(p.exec, t.dgate, Real<T>(0));

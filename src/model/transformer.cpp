@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "upit/core/error.hpp"
+#include "upit/core/profiling.hpp"
 #include "upit/kernels/attention_softmax.hpp"
 #include "upit/kernels/elementwise.hpp"
 #include "upit/kernels/embedding.hpp"
@@ -120,6 +121,7 @@ FfnPass<T> Transformer<T>::Impl::ffn_pass(Exec const& exec, LayerParameters<T> c
 template <class T>
 void Transformer<T>::Impl::attend(Exec const& exec, LayerParameters<T> const& p, LayerState<T> const& s,
                                   Scratch<T> const& t, Batch const& batch) {
+  ProfilingRegion const region("upit::attend");
   linear<T>(exec, s.h_attention, p.qkv.weight, s.qkv);
   kernels::rotary_forward<T>(exec, batch.position(), cosine, sine, model.heads + model.kv_heads, s.qkv);
   attention.forward(exec, s.qkv, batch.start(), s.attended, s.log_sum_exp);
@@ -129,6 +131,7 @@ void Transformer<T>::Impl::attend(Exec const& exec, LayerParameters<T> const& p,
 template <class T>
 double Transformer<T>::Impl::forward(Exec const& exec, Weights<T> const& weights, Batch const& batch,
                                      PassOptions const& options, View1<R> const& gradient) {
+  ProfilingRegion const region("upit::forward");
   Index const n = batch.tokens();
   expect(n <= max_tokens, "a batch holds more tokens than the model's workspace");
   expect(!options.train || with_backward, "training needs a workspace with backward");
@@ -219,6 +222,7 @@ void Transformer<T>::Impl::norm_backward(Exec const& exec, View2<T> const& dy, V
 template <class T>
 void Transformer<T>::Impl::attend_backward(Exec const& exec, LayerParameters<T> const& p,
                                            LayerState<T> const& s, Scratch<T> const& t, Batch const& batch) {
+  ProfilingRegion const region("upit::attend_backward");
   linear_backward_weight<T>(exec, t.dx, s.attended, p.out.gradient);
   linear_backward<T>(exec, t.dx, p.out.weight, t.dattended);
   kernels::attention_delta<T>(exec, s.attended, t.dattended, model.heads, t.delta);
@@ -232,6 +236,7 @@ template <class T>
 void Transformer<T>::Impl::backward(Exec const& exec, Weights<T> const& weights, Batch const& batch,
                                     PassOptions const& options, std::vector<double> const& balance,
                                     View1<R> const& gradient) {
+  ProfilingRegion const region("upit::backward");
   Index const n = batch.tokens();
   Scratch<T> const t = workspace.scratch(n);
   if (!balance.empty()) {

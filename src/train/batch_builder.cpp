@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "upit/train/batch_builder.hpp"
 
+#include "upit/core/profiling.hpp"
+
 namespace upit {
 
 void build_batch(TokenStore const& store, std::span<Sequence const> sequences, bool loss_on_all,
                  bool with_targets, HostBatch& out) {
+  ProfilingRegion const region("upit::build_batch");
   out.clear();
   std::vector<int> token, target;
   for (auto const& sequence : sequences) {

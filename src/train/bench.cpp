@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 
 #include "upit/core/error.hpp"
 #include "upit/core/progress.hpp"
@@ -200,6 +201,11 @@ double flops_per_token(ModelConfig const& m, BenchKind kind, Index sequence, Ind
          18.0 * layers * low_rank * real(rank) * (d + f);
 }
 
+std::vector<LabelledFlops> attention_flops(ModelConfig const& m, Index tokens) {
+  auto const flops = static_cast<double>(m.layers * tokens) * static_cast<double>(m.context * m.width);
+  return {{"upit::attention_forward", 2.0 * flops}, {"upit::attention_backward", 4.0 * flops}};
+}
+
 double BenchCase::best_seconds() const { return *std::ranges::min_element(seconds); }
 double BenchCase::median_seconds() const { return median(seconds); }
 
@@ -229,11 +235,15 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
   BenchReport report;
   std::vector<CaseTrainer> trainers;
   std::vector<Index> steps(options.cases.size(), 0);
-  auto const timed_step = [&](std::size_t c) {
+  auto const timed_step = [&](std::size_t c, bool profile) {
+    std::optional<ProfileListener> listener;
     comm.barrier();
     Stopwatch const watch;
+    if (profile) listener.emplace(report.cases[c].profile);
     StepReport const step = trainers[c]->step(store, micro_steps, steps[c]++, kLearningRate);
+    listener.reset();
     double const seconds = comm.max(watch.seconds());
+    if (profile) ++report.cases[c].profile.steps;
     report.cases[c].loss = step.loss;
     report.cases[c].exchange_seconds.push_back(comm.sum(step.exchange.blocked) / comm.size());
     report.cases[c].exchange_bytes = comm.sum(step.exchange.bytes);
@@ -245,11 +255,14 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
     one.tokens = options.sequences * options.model.context;
     one.flops = static_cast<double>(one.tokens) *
                 flops_per_token(options.model, one.kind, options.model.context, options.active, options.rank);
+    for (auto const& m : micro_steps) {
+      one.profile_tokens += static_cast<Index>(m.per_rank[0].size()) * options.model.context;
+    }
     report.cases.push_back(one);
     trainers.push_back(make_trainer(comm, grid, options, one.kind, per_rank * options.model.context,
                                     c > 0 ? trainers.front().get() : nullptr));
     report.cases[c].bytes = comm.max(trainers[c]->bytes());
-    timed_step(c);  // the warm-up: pages are touched, libraries have made their kernels
+    timed_step(c, false);  // the warm-up: pages are touched, libraries have made their kernels
     report.cases[c].exchange_seconds.clear();
   }
   GemmPeak const peak(options.shapes);
@@ -261,7 +274,7 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
   for (Index r = 0; r < options.repeats; ++r) {
     for (std::size_t c = 0; c < trainers.size(); ++c) {
       BenchCase& one = report.cases[c];
-      one.seconds.push_back(timed_step(c));
+      one.seconds.push_back(timed_step(c, options.profile));
       double const before = report.ceiling.back();
       report.ceiling.push_back(sample_ceiling(comm, peak, options.shapes));
       one.ceiling.push_back(std::max(before, report.ceiling.back()));

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "upit/core/error.hpp"
+#include "upit/core/profiling.hpp"
 
 namespace upit {
 
@@ -30,6 +31,7 @@ double Optimizer<R>::squared_norm(Exec const& exec, View1<R> const& gradient, Gr
 template <class R>
 void Optimizer<R>::step(Exec const& exec, ModelWeights<R> const& weights, View1<R> const& gradient,
                         double norm, double clip, kernels::AdamwStep settings) const {
+  ProfilingRegion const region("upit::optimizer");
   settings.gradient_scale = clip > 0.0 && norm > clip ? clip / norm : 1.0;
   for (auto const& span : spans_) {
     auto const of_group = [&](auto const& w, auto const& router) {

@@ -29,6 +29,7 @@ Trainer<T>::Trainer(Communicator const& comm, ModelConfig const& model, ExpertCo
 
 template <class T>
 std::vector<double> Trainer<T>::balance_coefficients(Index parts, StepReport& report) {
+  ProfilingRegion const region("upit::balance_coefficients");
   RouterCounts const& counts = model_.router_counts();
   std::size_t const le = counts.assigned.size();
   std::size_t const layer_count = counts.entropy.size();
@@ -62,6 +63,7 @@ std::vector<double> Trainer<T>::balance_coefficients(Index parts, StepReport& re
 /// Ranks of a group have different experts, so their gradients are summed over the holders of the same ones.
 template <class T>
 void Trainer<T>::sum_gradient(Exec const& exec) {
+  ProfilingRegion const region("upit::sum_gradient");
   if (!spread_) return comm_->sum(exec, gradient_);
   for (Group const group : {Group::backbone, Group::expert, Group::router}) {
     auto const s = table_->gradient_of(group);
@@ -75,6 +77,7 @@ void Trainer<T>::sum_gradient(Exec const& exec) {
 /// Every parameter counts once: experts by the group that holds them all, what all ranks hold by each rank.
 template <class T>
 double Trainer<T>::gradient_norm(Exec const& exec) {
+  ProfilingRegion const region("upit::gradient_norm");
   double experts = optimizer_.squared_norm(exec, gradient_, Group::expert);
   if (spread_) experts = parallel_.grid->expert().sum(experts);
   double const norm = std::sqrt(optimizer_.squared_norm(exec, gradient_, Group::backbone) + experts +
@@ -86,7 +89,10 @@ double Trainer<T>::gradient_norm(Exec const& exec) {
 template <class T>
 void Trainer<T>::micro_step(MicroStep const& micro, Index step, double scale, Index parts,
                             StepReport& report) {
-  batch_.assign(host_);
+  {
+    ProfilingRegion const region("upit::assign_batch");
+    batch_.assign(host_);
+  }
   Exec const exec;
   PassOptions options;
   options.train = true;
@@ -114,7 +120,10 @@ StepReport Trainer<T>::step(TokenStore const& store, std::vector<MicroStep> cons
     positive_tokens += m.tokens;
   }
   for (auto const& m : negatives) negative_tokens += m.tokens;
-  Kokkos::deep_copy(exec, gradient_, Real<T>(0));
+  {
+    ProfilingRegion const zero("upit::zero_gradient");
+    Kokkos::deep_copy(exec, gradient_, Real<T>(0));
+  }
   double const scale = options_.language_weight / static_cast<double>(std::max<Index>(report.targets, 1));
   double const auxiliary_terms =
       static_cast<double>(config_.layers * std::max<Index>(positive_tokens + negative_tokens, 1));

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "small_llama.hpp"
 #include "upit/config/reader.hpp"
@@ -190,14 +191,31 @@ TEST_P(Commands, InspectAndEvalReadWhatARunLeaves) {
 
 TEST_P(Commands, BenchWritesWhatItMeasured) {
   Workplace const place;
-  Outcome const outcome = place.launch(
-      GetParam(), {"bench", "--width",   "32",        "--layers",     "1",  "--heads",    "2",  "--kv-heads",
-                   "1",     "--ffn",     "48",        "--vocabulary", "64", "--sequence", "16", "--sequences",
-                   "2",     "--experts", "3",         "--top-k",      "2",  "--rank",     "2",  "--repeat",
-                   "2",     "--json",    "bench.json"});
+  Outcome const outcome =
+      place.launch(GetParam(), {"bench", "--width",    "32",         "--layers",    "1",  "--heads",
+                                "2",     "--kv-heads", "1",          "--ffn",       "48", "--vocabulary",
+                                "64",    "--sequence", "16",         "--sequences", "2",  "--experts",
+                                "3",     "--top-k",    "2",          "--rank",      "2",  "--repeat",
+                                "2",     "--json",     "bench.json", "--profile"});
   ASSERT_EQ(outcome.code, 0) << outcome.all();
   json const report = json::parse(read_all_text(place.path("bench.json")));
   for (char const* word : {"dense", "lora_moe", "tokens"}) EXPECT_THAT(report.dump(), HasSubstr(word));
+  for (auto const& one : report.at("cases")) {
+    json const& profile = one.at("profile");
+    EXPECT_EQ(profile.at("steps"), 2);
+    double sum = profile.at("host_seconds").get<double>();
+    std::set<std::string> kinds;
+    for (auto const& row : profile.at("rows")) {
+      sum += row.at("seconds").get<double>();
+      kinds.insert(row.at("kind").get<std::string>());
+    }
+    EXPECT_NEAR(sum, profile.at("seconds").get<double>(), 1e-9);
+    EXPECT_THAT(kinds, ::testing::IsSupersetOf({"kernel", "copy", "product"}));
+    EXPECT_THAT(profile.at("tree").dump(), HasSubstr("upit::forward"));
+  }
+  for (char const* word : {"upit::adamw", "upit::backward", "host work outside kernels"}) {
+    EXPECT_THAT(outcome.out, HasSubstr(word));
+  }
   expect_one_error(place.launch(GetParam(), {"bench", "--width", "33", "--heads", "2"}), {"--width", "33"});
 }
 

@@ -26,11 +26,12 @@ class Head {
   Index bytes() const;
 
  private:
-  Index chunk_;
-  View2<T> rows_, drows_;  // (max_tokens, C)
-  View2<Real<T>> logits_;  // (chunk, V)
-  View2<T> dlogits_;       // (chunk, V) their gradient, rounded, where T is narrower
-  View1<Real<T>> nll_;     // (max_tokens)
+  Index vocabulary_;
+  View2<T> rows_, drows_;         // (max_tokens, C)
+  View1<Real<T>> logits_;         // (V, targets of a chunk)
+  View1<T> dlogits_;              // the same; of Real<T>, in the place of the logits
+  View1<Real<T>> largest_, sum_;  // (vocabulary_blocks(V), targets of a chunk)
+  View1<Real<T>> nll_;            // (max_tokens)
   HostView1<Real<T>> nll_copy_;
   std::vector<double> nll_host_;
 };

@@ -9,6 +9,7 @@
 
 #include "upit/comm/communicator.hpp"
 #include "upit/core/console.hpp"
+#include "upit/core/profile.hpp"
 #include "upit/linalg/peak.hpp"
 #include "upit/model/config.hpp"
 
@@ -37,6 +38,7 @@ struct BenchOptions {
   Index group = 1;        // ranks that share one set of FFN experts
   double capacity = 2.0;  // as parallel.capacity
   Index chunks = 1;       // as parallel.chunks
+  bool profile = false;   // listen to Kokkos in the timed steps
   std::uint64_t seed = 1;
   std::span<ProductShape const> shapes = kCeilingShapes;
 };
@@ -54,6 +56,8 @@ struct BenchCase {
   // sum.
   std::vector<double> exchange_seconds;
   double exchange_bytes = 0.0;
+  Profile profile;           // of rank 0 in all timed steps; no steps unless asked for
+  Index profile_tokens = 0;  // of a step on rank 0
 
   double best_seconds() const;
   /// Median over repetitions of the exchange's share in the step's time.
@@ -63,6 +67,14 @@ struct BenchCase {
   /// Median over repetitions of model GFLOP/s over the ceiling sampled around that step.
   double median_share() const;
 };
+
+/// FLOPs of one rank's step in attention's products as `flops_per_token` counts them, with their region's
+/// label: 2 s d a token and layer forward, 4 s d backward.
+struct LabelledFlops {
+  std::string_view label;
+  double flops = 0.0;
+};
+std::vector<LabelledFlops> attention_flops(ModelConfig const& model, Index tokens);
 
 struct BenchReport {
   std::vector<BenchCase> cases;
@@ -77,6 +89,7 @@ struct BenchReport {
 /// Times training steps (zero gradient, forward, backward, clipping, AdamW; no dropout) on random weights and
 /// tokens: one unpacked sample a sequence, every position a loss token. After a warm-up the cases take turns,
 /// so that a disturbance meets all; the ceiling is sampled before and after every step, on all ranks at once.
+/// With `options.profile` every timed step is listened to, which costs it about a microsecond a kernel.
 /// Collective. Throws `AgreedError` for shapes that do not fit together.
 BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Console& console);
 

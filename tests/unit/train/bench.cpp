@@ -93,9 +93,63 @@ TEST(RunBench, TimesEveryCaseOnRandomTokens) {
       // Random tokens and small random weights: the loss of a uniform guess, ln 50.
       EXPECT_NEAR(c.loss, std::log(50.0), 0.1) << name_of(c.kind);
       EXPECT_GT(c.bytes, 0);
+      EXPECT_EQ(c.profile.steps, 0);
+      EXPECT_EQ(c.profile.nodes.size(), 1u);
       EXPECT_EQ(c.exchange_bytes, 0.0);  // one rank holds all experts
     }
     EXPECT_GT(report.cases[0].bytes, report.cases[1].bytes);  // moments of all weights
+  }
+}
+
+/// Of one step: FLOPs of all rows, and their seconds with those of the host.
+struct Sums {
+  double flops = 0.0, seconds = 0.0;
+};
+
+Sums sums_of(Profile const& p) {
+  Sums sums = {0.0, p.host_seconds()};
+  for (auto const& r : p.rows()) {
+    sums.flops += r.flops / static_cast<double>(p.steps);
+    sums.seconds += r.seconds;
+  }
+  return sums;
+}
+
+TEST(RunBench, TellsWhereTheTimeOfAStepGoes) {
+  Communicator const comm = Communicator::world();
+  Console console(false);
+  BenchOptions options = tiny_bench();
+  options.profile = true;
+  BenchReport const report = run_bench(comm, options, console);
+  EXPECT_FALSE(Kokkos::Tools::profileLibraryLoaded());
+  for (auto const& c : report.cases) {
+    Profile const& p = c.profile;
+    ASSERT_EQ(p.steps, 3) << name_of(c.kind);
+    EXPECT_EQ(c.profile_tokens, 48);
+    // The stopwatch runs a little longer than the listener listens.
+    double const timed = c.seconds[0] + c.seconds[1] + c.seconds[2];
+    EXPECT_LE(p.seconds(), timed);
+    EXPECT_GT(p.seconds(), 0.5 * timed);
+    Sums const sums = sums_of(p);
+    EXPECT_NEAR(sums.seconds, p.seconds(), 1e-9 * p.seconds());
+    bool regions = false, kernels = false, copies = false;
+    for (auto const& n : p.nodes) {
+      if (n.label == "upit::backward") regions = n.kind == Profile::Kind::region && n.calls == 3;
+      if (n.label == "upit::adamw") kernels = n.kind == Profile::Kind::kernel;
+      if (n.label == "Kokkos::deep_copy, fill") copies = n.kind == Profile::Kind::copy;
+    }
+    EXPECT_TRUE(regions && kernels && copies) << name_of(c.kind);
+    // Products other than attention's: all that the formula counts (docs/performance.md), and the router's
+    // three of N E C; LoRA's formula takes 18 r (d + f), the products that there are.
+    double attention = 0.0;
+    for (auto const& known : attention_flops(options.model, c.tokens)) attention += known.flops;
+    bool const routed = c.kind == BenchKind::ffn_moe;
+    double const router = routed ? 3 * 2.0 * 2 * 48 * 4 * 16 : 0.0;
+    if (c.kind == BenchKind::dense || routed) {
+      EXPECT_NEAR(sums.flops, c.flops - attention + router, 1e-6 * c.flops) << name_of(c.kind);
+    } else {
+      EXPECT_GT(sums.flops, 0.0);
+    }
   }
 }
 
