@@ -94,6 +94,12 @@ if(UPIT_ONEDNN)
   else()
     upit_header_version(version "${UPIT_ONEDNN_INCLUDE}/oneapi/dnnl/dnnl_version.h" DNNL_VERSION)
     upit_old("oneDNN" "${version}" 2.0 "${how}")
+    # Its matmul, which bf16 products are made with, is called otherwise from 3.0 on.
+    if(version VERSION_LESS 3.0)
+      set(UPIT_ONEDNN_BF16 ON)
+    else()
+      message(STATUS "oneDNN ${version}: train.precision = \"bf16\" needs 2.x and will be refused")
+    endif()
   endif()
 endif()
 

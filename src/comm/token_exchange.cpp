@@ -453,5 +453,6 @@ void TokenExchange<T>::reset_statistics() {
 
 template class TokenExchange<float>;
 template class TokenExchange<double>;
+template class TokenExchange<bfloat16>;
 
 }  // namespace upit

@@ -3,17 +3,20 @@
 #include "upit/kernels/adamw.hpp"
 
 #include <cmath>
+#include <type_traits>
 
 #include "upit/kernels/row.hpp"
 #include "upit/kernels/shape.hpp"
 
 namespace upit::kernels {
 
-template <class T>
-void adamw(Exec const& exec, View1<Real<T> const> const& gradient, View1<T> const& weight,
-           View1<Real<T>> const& first_moment, View1<Real<T>> const& second_moment, AdamwStep const& step) {
-  using R = Real<T>;
-  Index const n = extent(weight, 0);
+namespace {
+
+/// `weight`: the rounded copy; not looked at where T is R.
+template <class T, class R>
+void update(Exec const& exec, View1<R const> const& gradient, View1<R> const& master, T* const weight,
+            View1<R> const& first_moment, View1<R> const& second_moment, AdamwStep const& step) {
+  Index const n = extent(master, 0);
   expect_shape(gradient, n, "adamw: gradient");
   expect_shape(first_moment, n, "adamw: first_moment");
   expect_shape(second_moment, n, "adamw: second_moment");
@@ -35,18 +38,37 @@ void adamw(Exec const& exec, View1<Real<T> const> const& gradient, View1<T> cons
         Index const begin = row_index(row) * kBlock;
         Index const count = n - begin < kBlock ? n - begin : kBlock;
         R const* const g = gradient.data() + begin;
-        T* const w = weight.data() + begin;
+        R* const w = master.data() + begin;
+        T* const copy = weight + begin;
         R* const m = first_moment.data() + begin;
         R* const v = second_moment.data() + begin;
-        row_for(row, count, [&](Index const i) {
+        row_for(row, count, [=](Index const i) {
           R const gi = scale * g[i];
           R const mi = beta1 * m[i] + rest1 * gi;
           R const vi = beta2 * v[i] + rest2 * gi * gi;
           m[i] = mi;
           v[i] = vi;
-          w[i] = T(keep * w[i] - rate * mi / (sqrt(vi) * root + epsilon));
+          R const wi = keep * w[i] - rate * mi / (sqrt(vi) * root + epsilon);
+          w[i] = wi;
+          if constexpr (!std::is_same_v<T, R>) copy[i] = T(wi);
         });
       });
+}
+
+}  // namespace
+
+template <class R>
+void adamw(Exec const& exec, View1<R const> const& gradient, View1<R> const& weight,
+           View1<R> const& first_moment, View1<R> const& second_moment, AdamwStep const& step) {
+  update<R, R>(exec, gradient, weight, weight.data(), first_moment, second_moment, step);
+}
+
+template <class T>
+void adamw_rounded(Exec const& exec, View1<Real<T> const> const& gradient, View1<Real<T>> const& master,
+                   View1<T> const& weight, View1<Real<T>> const& first_moment,
+                   View1<Real<T>> const& second_moment, AdamwStep const& step) {
+  expect_shape(weight, extent(master, 0), "adamw_rounded: weight");
+  update<T, Real<T>>(exec, gradient, master, weight.data(), first_moment, second_moment, step);
 }
 
 template <class R>
@@ -61,7 +83,7 @@ double squared_norm(Exec const& exec, View1<R const> const& x, View1<double> con
         Index const begin = b * kNormBlock;
         Index const size = n - begin < kNormBlock ? n - begin : kNormBlock;
         R const* const from = x.data() + begin;
-        double const sum = row_sum<double>(row, size, [&](Index const i) {
+        double const sum = row_sum<double>(row, size, [=](Index const i) {
           return static_cast<double>(from[i]) * static_cast<double>(from[i]);
         });
         row_once(row, [&] { blocks(b) = sum; });
@@ -79,12 +101,15 @@ double squared_norm(Exec const& exec, View1<R const> const& x, View1<double> con
   return norm;
 }
 
-#define UPIT_INSTANTIATE(T)                                                                                \
-  template void adamw<T>(Exec const&, View1<Real<T> const> const&, View1<T> const&, View1<Real<T>> const&, \
-                         View1<Real<T>> const&, AdamwStep const&);                                         \
+#define UPIT_INSTANTIATE(T)                                                                    \
+  template void adamw<T>(Exec const&, View1<T const> const&, View1<T> const&, View1<T> const&, \
+                         View1<T> const&, AdamwStep const&);                                   \
   template double squared_norm<T>(Exec const&, View1<T const> const&, View1<double> const&);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
 #undef UPIT_INSTANTIATE
+template void adamw_rounded<bfloat16>(Exec const&, View1<float const> const&, View1<float> const&,
+                                      View1<bfloat16> const&, View1<float> const&, View1<float> const&,
+                                      AdamwStep const&);
 
 }  // namespace upit::kernels

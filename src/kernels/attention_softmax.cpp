@@ -30,6 +30,7 @@ void attention_delta(Exec const& exec, View2<T const> out, View2<T const> dout, 
   template void attention_delta<T>(Exec const&, View2<T const>, View2<T const>, Index, View2<Real<T>>);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit::kernels

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "upit/kernels/row.hpp"
 #include "upit/kernels/shape.hpp"
@@ -81,10 +82,35 @@ void plan_many(Exec const& exec, View2<int const> const& expert, Index experts, 
       KOKKOS_LAMBDA(Index const p) { place(order(p)) = static_cast<int>(p); });
 }
 
-// out[n] (+)= sum over k of weight(k) * y[place[n*K + k]]; a column stays with one thread for all k.
+// out[n] (+)= sum over k of weight(k) * y[place[n*K + k]]; a column stays with one thread for all k. Sums are
+// held in Real<T>: where that is wider than T, a stretch of them at a time.
 template <class T, class W>
 KOKKOS_INLINE_FUNCTION void row_sum_slots(Row const& row, T const* y, int const* place, Index active,
                                           Index columns, bool accumulate, T* out, W const& weight) {
+  if constexpr (!std::is_same_v<T, Real<T>>) {
+    constexpr Index kStretch = kHostRows ? 256 : 1;
+    Index const stretches = (columns + kStretch - 1) / kStretch;
+    auto const add = [&](Index const stretch) {
+      Index const begin = stretch * kStretch;
+      Index const count = columns - begin < kStretch ? columns - begin : kStretch;
+      Real<T> sum[kStretch];
+      row_for(Index{0}, count, [&](Index const c) {
+        sum[c] = accumulate ? static_cast<Real<T>>(out[begin + c]) : Real<T>(0);
+      });
+      for (Index k = 0; k < active; ++k) {
+        T const* const from = y + static_cast<Index>(place[k]) * columns + begin;
+        Real<T> const g = weight(k);
+        row_for(Index{0}, count, [&](Index const c) { sum[c] += g * static_cast<Real<T>>(from[c]); });
+      }
+      row_for(Index{0}, count, [&](Index const c) { out[begin + c] = T(sum[c]); });
+    };
+    if constexpr (kHostRows) {
+      for (Index stretch = 0; stretch < stretches; ++stretch) add(stretch);
+    } else {
+      row_for(row, stretches, add);
+    }
+    return;
+  }
   for (Index k = 0; k < active; ++k) {
     T const* const from = y + static_cast<Index>(place[k]) * columns;
     Real<T> const g = weight(k);
@@ -210,6 +236,7 @@ void sum_slots(Exec const& exec, View2<T const> const& y, View1<int const> const
                              View2<T> const&, bool);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit::kernels

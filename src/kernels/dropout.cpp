@@ -110,6 +110,7 @@ void dropout_backward(Exec const& exec, View2<T const> const& dy, View1<std::uin
                                     View1<int const> const&, RandomKey, Real<T>, View2<T> const&);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit::kernels

@@ -23,17 +23,28 @@ Index size(T const& view) {
   return static_cast<Index>(view.size());
 }
 
-template <class T>
-void add_span(Exec const& exec, Index n, T const* x, T* y) {
+template <class X, class T>
+void add_span(Exec const& exec, Index n, X const* x, T* y) {
   using R = Real<T>;
   Kokkos::parallel_for(
       "upit::add", row_policy(exec, chunks(n), kChunk), KOKKOS_LAMBDA(Row const& row) {
         Index const chunk = row_index(row);
-        T const* const from = x + chunk * kChunk;
+        X const* const from = x + chunk * kChunk;
         T* const to = y + chunk * kChunk;
         row_for(row, chunk_length(n, chunk), [=](Index const i) {
           to[i] = static_cast<T>(static_cast<R>(to[i]) + static_cast<R>(from[i]));
         });
+      });
+}
+
+template <class To, class From>
+void convert_span(Exec const& exec, Index n, From const* x, To* y) {
+  Kokkos::parallel_for(
+      "upit::convert", row_policy(exec, chunks(n), kChunk), KOKKOS_LAMBDA(Row const& row) {
+        Index const chunk = row_index(row);
+        From const* const from = x + chunk * kChunk;
+        To* const to = y + chunk * kChunk;
+        row_for(row, chunk_length(n, chunk), [=](Index const i) { to[i] = To(from[i]); });
       });
 }
 
@@ -74,6 +85,24 @@ void add(Exec const& exec, View2<T const> x, View2<T> y) {
 }
 
 template <class T>
+void add_wide(Exec const& exec, View2<Real<T> const> x, View2<T> y) {
+  expect_shape(x, extent(y, 0), extent(y, 1), "add_wide: x and y differ in shape");
+  add_span(exec, size(y), x.data(), y.data());
+}
+
+template <class To, class From>
+void convert(Exec const& exec, View1<From const> x, View1<To> y) {
+  expect_shape(x, extent(y, 0), "convert: x and y differ in shape");
+  convert_span(exec, size(y), x.data(), y.data());
+}
+
+template <class To, class From>
+void convert(Exec const& exec, View2<From const> x, View2<To> y) {
+  expect_shape(x, extent(y, 0), extent(y, 1), "convert: x and y differ in shape");
+  convert_span(exec, size(y), x.data(), y.data());
+}
+
+template <class T>
 void fill(Exec const& exec, View1<T> x, T value) {
   fill_span(exec, size(x), value, x.data());
 }
@@ -102,7 +131,13 @@ void scale(Exec const& exec, Real<T> factor, View2<T> x) {
   template void scale<T>(Exec const&, Real<T>, View2<T>);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
+template void add_wide<bfloat16>(Exec const&, View2<float const>, View2<bfloat16>);
+template void convert<bfloat16, float>(Exec const&, View1<float const>, View1<bfloat16>);
+template void convert<bfloat16, float>(Exec const&, View2<float const>, View2<bfloat16>);
+template void convert<float, bfloat16>(Exec const&, View1<bfloat16 const>, View1<float>);
+template void convert<float, bfloat16>(Exec const&, View2<bfloat16 const>, View2<float>);
 template void fill<int>(Exec const&, View1<int>, int);
 
 }  // namespace upit::kernels

@@ -82,6 +82,7 @@ void embedding_backward(Exec const& exec, View1<int const> token, View2<T const>
   template void embedding_backward<T>(Exec const&, View1<int const>, View2<T const>, View2<Real<T>>);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit::kernels

@@ -38,6 +38,7 @@ void scatter_rows(Exec const& exec, View2<T const> y, View1<int const> row, View
   template void scatter_rows<T>(Exec const&, View2<T const>, View1<int const>, View2<T>);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit::kernels

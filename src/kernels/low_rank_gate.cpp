@@ -171,6 +171,7 @@ void scatter_low_rank(Exec const& exec, View2<T const> const& dy, View2<int cons
                                     View1<int const> const&, Real<T>, View2<T> const&);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit::kernels

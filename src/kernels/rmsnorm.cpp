@@ -164,6 +164,7 @@ void rmsnorm_backward_weight(Exec const& exec, View2<T const> dy, View2<T const>
                                            View1<Real<T> const>, View1<Real<T>>);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit::kernels

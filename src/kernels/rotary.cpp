@@ -64,13 +64,15 @@ void rotary_backward(Exec const& exec, View1<int const> position, View2<Real<T> 
 }
 
 #define UPIT_INSTANTIATE(T)                                                                                  \
-  template void rotary_table<T>(Exec const&, double, View2<T>, View2<T>);                                    \
   template void rotary_forward<T>(Exec const&, View1<int const>, View2<Real<T> const>, View2<Real<T> const>, \
                                   Index, View2<T>);                                                          \
   template void rotary_backward<T>(Exec const&, View1<int const>, View2<Real<T> const>,                      \
                                    View2<Real<T> const>, Index, View2<T>);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
+template void rotary_table<float>(Exec const&, double, View2<float>, View2<float>);
+template void rotary_table<double>(Exec const&, double, View2<double>, View2<double>);
 
 }  // namespace upit::kernels

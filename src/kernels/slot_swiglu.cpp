@@ -69,6 +69,7 @@ void slot_swiglu_backward(Exec const& exec, View2<T const> const& dact, View2<T 
                                         View1<int const> const&, Index, View2<T> const&);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit::kernels

@@ -51,6 +51,7 @@ void swiglu_backward(Exec const& exec, View2<T const> dact, View2<T> gate_up) {
   template void swiglu_backward<T>(Exec const&, View2<T const>, View2<T>);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit::kernels

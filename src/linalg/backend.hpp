@@ -13,9 +13,21 @@ void gemm_blas(Op a, Op b, Index m, Index n, Index k, float alpha, float const* 
 void gemm_blas(Op a, Op b, Index m, Index n, Index k, double alpha, double const* A, Index lda,
                double const* B, Index ldb, double beta, double* C, Index ldc);
 
-/// oneDNN, single precision only; arguments as above. Throws `std::logic_error` with its status if it
-/// refuses.
+/// oneDNN, single precision only; arguments as above. Works on a transposed copy of B where that is faster,
+/// in one buffer of the process: for the thread that launches kernels. Throws `std::logic_error` with its
+/// status if it refuses.
 void gemm_onednn(Op a, Op b, Index m, Index n, Index k, float alpha, float const* A, Index lda,
                  float const* B, Index ldb, float beta, float* C, Index ldc);
+
+/// The same without a copy, for any thread; on that thread alone inside a parallel region.
+void gemm_onednn_in_thread(Op a, Op b, Index m, Index n, Index k, float alpha, float const* A, Index lda,
+                           float const* B, Index ldb, float beta, float* C, Index ldc);
+
+/// oneDNN, 16-bit operands and sums in single precision. TC is bfloat16 or float. Keeps what oneDNN compiled
+/// for a shape, for as many shapes as fit a bounded cache, and one scratch buffer. Throws `std::logic_error`
+/// with oneDNN's status where it has no such product for this processor.
+template <class TC>
+void gemm_bf16(Op a, Op b, Index m, Index n, Index k, float alpha, bfloat16 const* A, Index lda,
+               bfloat16 const* B, Index ldb, float beta, TC* C, Index ldc);
 
 }  // namespace upit::backend

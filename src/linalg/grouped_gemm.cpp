@@ -6,40 +6,44 @@
 
 namespace upit {
 
-template <class T>
-void grouped_gemm(Exec const& exec, Index groups, Index const* offset, Op b, Index n, Index k, T alpha,
-                  T const* A, Index lda, T const* B, Index ldb, Index stride_b, T beta, T* C, Index ldc) {
+template <class T, class TC>
+void grouped_gemm(Exec const& exec, Index groups, Index const* offset, Op b, Index n, Index k, Real<T> alpha,
+                  T const* A, Index lda, T const* B, Index ldb, Index stride_b, Real<T> beta, TC* C,
+                  Index ldc) {
   ProductRegion const region("upit::grouped_gemm", groups, offset[groups] - offset[0], n, k, false,
                              b == Op::transpose);
   for (Index e = 0; e < groups; ++e) {
     Index const begin = offset[e], count = offset[e + 1] - begin;
     expect(count >= 0, "grouped_gemm: offsets fall");
-    gemm(exec, Op::none, b, count, n, k, alpha, A + begin * lda, lda, B + e * stride_b, ldb, beta,
-         C + begin * ldc, ldc);
+    gemm<T, TC>(exec, Op::none, b, count, n, k, alpha, A + begin * lda, lda, B + e * stride_b, ldb, beta,
+                C + begin * ldc, ldc);
   }
 }
 
-template <class T>
-void grouped_gemm_transposed(Exec const& exec, Index groups, Index const* offset, Index m, Index n, T alpha,
-                             T const* A, Index lda, T const* B, Index ldb, T beta, T* C, Index ldc,
-                             Index stride_c) {
+template <class T, class TC>
+void grouped_gemm_transposed(Exec const& exec, Index groups, Index const* offset, Index m, Index n,
+                             Real<T> alpha, T const* A, Index lda, T const* B, Index ldb, Real<T> beta, TC* C,
+                             Index ldc, Index stride_c) {
   ProductRegion const region("upit::grouped_gemm_transposed", groups, m, n, offset[groups] - offset[0], true,
                              false);
   for (Index e = 0; e < groups; ++e) {
     Index const begin = offset[e], count = offset[e + 1] - begin;
     expect(count >= 0, "grouped_gemm_transposed: offsets fall");
-    gemm(exec, Op::transpose, Op::none, m, n, count, alpha, A + begin * lda, lda, B + begin * ldb, ldb, beta,
-         C + e * stride_c, ldc);
+    gemm<T, TC>(exec, Op::transpose, Op::none, m, n, count, alpha, A + begin * lda, lda, B + begin * ldb, ldb,
+                beta, C + e * stride_c, ldc);
   }
 }
 
-#define UPIT_INSTANTIATE(T)                                                                             \
-  template void grouped_gemm<T>(Exec const&, Index, Index const*, Op, Index, Index, T, T const*, Index, \
-                                T const*, Index, Index, T, T*, Index);                                  \
-  template void grouped_gemm_transposed<T>(Exec const&, Index, Index const*, Index, Index, T, T const*, \
-                                           Index, T const*, Index, T, T*, Index, Index);
-UPIT_INSTANTIATE(float)
-UPIT_INSTANTIATE(double)
+#define UPIT_INSTANTIATE(T, TC)                                                                            \
+  template void grouped_gemm<T, TC>(Exec const&, Index, Index const*, Op, Index, Index, Real<T>, T const*, \
+                                    Index, T const*, Index, Index, Real<T>, TC*, Index);                   \
+  template void grouped_gemm_transposed<T, TC>(Exec const&, Index, Index const*, Index, Index, Real<T>,    \
+                                               T const*, Index, T const*, Index, Real<T>, TC*, Index,      \
+                                               Index);
+UPIT_INSTANTIATE(float, float)
+UPIT_INSTANTIATE(double, double)
+UPIT_INSTANTIATE(bfloat16, bfloat16)
+UPIT_INSTANTIATE(bfloat16, float)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "upit/model/ffn_block.hpp"
 
+#include <type_traits>
+
 #include "ffn_parts.hpp"
 #include "upit/core/profiling.hpp"
+#include "upit/kernels/elementwise.hpp"
 #include "upit/kernels/low_rank_gate.hpp"
 #include "upit/kernels/router.hpp"
 #include "upit/kernels/swiglu.hpp"
@@ -21,6 +24,18 @@ void backward_through_a(FfnPass<T> const& p) {
                                  static_cast<Real<T>>(p.dropout), s.dh);
   } else {
     linear_backward<T>(p.exec, s.dlow1, p.parameter.gate_up_a.weight, s.dh, 1);
+  }
+}
+
+/// h as the router's products in Real<T> want it. One pass over h against the products of a whole layer: not
+/// worth a product of mixed types, which no library has.
+template <class T>
+View2<Real<T>> router_input(FfnPass<T> const& p) {
+  if constexpr (std::is_same_v<T, Real<T>>) {
+    return p.state.h;
+  } else {
+    kernels::convert<Real<T>, T>(p.exec, p.state.h, p.scratch.wide);
+    return p.scratch.wide;
   }
 }
 
@@ -105,13 +120,14 @@ void dense_backward(FfnPass<T> const& p, bool need_dh) {
 
 template void backward_through_a(FfnPass<float> const&);
 template void backward_through_a(FfnPass<double> const&);
+template void backward_through_a(FfnPass<bfloat16> const&);
 
 }  // namespace detail
 
 template <class T>
 void route_tokens(FfnPass<T> const& p) {
   auto const& s = p.state;
-  linear<T>(p.exec, s.h, p.parameter.router.weight, s.logits);
+  linear<Real<T>>(p.exec, detail::router_input(p), p.parameter.router.weight, s.logits);
   if (p.expert.router != RouterUse::gate) return;
   bool const softmax_first = p.expert.order == RouterOrder::softmax_topk;
   auto const whole =
@@ -159,15 +175,27 @@ void ffn_backward(FfnPass<T> const& p, View1<Real<T>> const& balance, bool need_
     kernels::router_backward<Real<T>>(p.exec, softmax_first, whole, s.probability, s.expert, s.gate, t.dgate,
                                       balance, t.dlogits);
   }
-  linear_backward_weight<T>(p.exec, t.dlogits, s.h, p.parameter.router.gradient);
-  if (need_dh) linear_backward<T>(p.exec, t.dlogits, p.parameter.router.weight, t.dh, 1);
+  auto const& router = p.parameter.router;
+  if (router.trained()) {
+    linear_backward_weight<Real<T>>(p.exec, t.dlogits, detail::router_input(p), router.gradient);
+  }
+  if (!need_dh) return;
+  if constexpr (std::is_same_v<T, Real<T>>) {
+    linear_backward<T>(p.exec, t.dlogits, router.weight, t.dh, 1);
+  } else {
+    linear_backward<Real<T>>(p.exec, t.dlogits, router.weight, t.wide);
+    kernels::add_wide<T>(p.exec, t.wide, t.dh);
+  }
 }
 
 template void route_tokens(FfnPass<float> const&);
 template void route_tokens(FfnPass<double> const&);
+template void route_tokens(FfnPass<bfloat16> const&);
 template void ffn_forward(FfnPass<float> const&);
 template void ffn_forward(FfnPass<double> const&);
+template void ffn_forward(FfnPass<bfloat16> const&);
 template void ffn_backward(FfnPass<float> const&, View1<float> const&, bool);
 template void ffn_backward(FfnPass<double> const&, View1<double> const&, bool);
+template void ffn_backward(FfnPass<bfloat16> const&, View1<float> const&, bool);
 
 }  // namespace upit

@@ -135,6 +135,7 @@ void FfnExperts<T>::exchanged_backward(FfnPass<T> const& p, Layer const& l, bool
   template void FfnExperts<T>::exchanged_backward(FfnPass<T> const&, Layer const&, bool);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
+UPIT_INSTANTIATE(bfloat16)
 #undef UPIT_INSTANTIATE
 
 }  // namespace upit

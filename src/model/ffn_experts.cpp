@@ -192,7 +192,10 @@ ExchangeStatistics FfnExperts<T>::take_statistics() {
 
 template ExpertBytes expert_bytes<float>(ModelConfig const&, ExpertConfig const&, Index, Index, bool, bool);
 template ExpertBytes expert_bytes<double>(ModelConfig const&, ExpertConfig const&, Index, Index, bool, bool);
+template ExpertBytes expert_bytes<bfloat16>(ModelConfig const&, ExpertConfig const&, Index, Index, bool,
+                                            bool);
 template class FfnExperts<float>;
 template class FfnExperts<double>;
+template class FfnExperts<bfloat16>;
 
 }  // namespace upit

@@ -53,7 +53,7 @@ void mixed_forward(FfnPass<T> const& p) {
   linear<T>(exec, s.act, w.down.weight, t.branch);
   grouped_gemm<T>(exec, x.e, offset, Op::transpose, x.r, x.f, 1, dropped_slots(p).data(), x.f,
                   w.down_a.weight, x.f, x.r * x.f, 0, t.slot_low2.data(), x.r);
-  kernels::scatter_low_rank<T>(exec, t.slot_low2, s.expert, s.place, T(1), s.low2);
+  kernels::scatter_low_rank<T>(exec, t.slot_low2, s.expert, s.place, Real<T>(1), s.low2);
   kernels::low_rank_gate_forward<T>(exec, s.low2, s.expert, s.gate, x.scale, x.e, 1, s.gated2);
   linear_backward<T>(exec, s.gated2, w.down_b.weight, t.branch, 1);
 }
@@ -73,7 +73,7 @@ void mixed_backward(FfnPass<T> const& p, bool need_dh) {
   linear_backward_weight<T>(exec, s.gated2, dout, w.down_b.gradient);
   kernels::low_rank_gate_backward<T>(exec, t.dgated2, s.low2, s.expert, s.gate, x.scale, x.e, 1, t.dlow2,
                                      t.dgate);
-  kernels::gather_low_rank<T>(exec, t.dlow2, s.expert, s.order, T(1), t.slot_low2);
+  kernels::gather_low_rank<T>(exec, t.dlow2, s.expert, s.order, Real<T>(1), t.slot_low2);
   if (w.down_a.trained()) {
     grouped_gemm_transposed<T>(exec, x.e, offset, x.r, x.f, 1, t.slot_low2.data(), x.r,
                                dropped_slots(p).data(), x.f, 1, w.down_a.gradient, x.f, x.r * x.f);
@@ -85,7 +85,7 @@ void mixed_backward(FfnPass<T> const& p, bool need_dh) {
   bool const drop = p.dropout > 0.0;
   T* const through_a = drop ? t.slot_ffn.data() : t.dslot_act.data();
   grouped_gemm<T>(exec, x.e, offset, Op::none, x.f, x.r, 1, t.slot_low2.data(), x.r, w.down_a.weight, x.f,
-                  x.r * x.f, drop ? T(0) : T(1), through_a, x.f);
+                  x.r * x.f, drop ? Real<T>(0) : Real<T>(1), through_a, x.f);
   if (drop) {
     kernels::dropout_backward<T>(exec, t.slot_ffn, t.slot_sample, t.slot_position, p.act_mask,
                                  static_cast<Real<T>>(p.dropout), t.dslot_act);
@@ -113,7 +113,9 @@ void mixed_backward(FfnPass<T> const& p, bool need_dh) {
 
 template void mixed_forward(FfnPass<float> const&);
 template void mixed_forward(FfnPass<double> const&);
+template void mixed_forward(FfnPass<bfloat16> const&);
 template void mixed_backward(FfnPass<float> const&, bool);
 template void mixed_backward(FfnPass<double> const&, bool);
+template void mixed_backward(FfnPass<bfloat16> const&, bool);
 
 }  // namespace upit::detail

@@ -11,7 +11,7 @@ namespace upit::detail {
 template <class T>
 struct Extents {
   Index n, c, f, e, r, k, er;
-  T scale;
+  Real<T> scale;
   explicit Extents(FfnPass<T> const& p)
       : n(static_cast<Index>(p.state.h.extent(0))),
         c(p.model.width),
@@ -20,7 +20,7 @@ struct Extents {
         r(p.expert.rank),
         k(static_cast<Index>(p.state.expert.extent(1))),
         er(e * r),
-        scale(static_cast<T>(p.expert.scale())) {}
+        scale(static_cast<Real<T>>(p.expert.scale())) {}
 };
 
 template <class T>

@@ -78,9 +78,13 @@ template void initialise_backbone(ParameterTable const&, ModelConfig const&, std
                                   Weights<float> const&);
 template void initialise_backbone(ParameterTable const&, ModelConfig const&, std::uint64_t,
                                   Weights<double> const&);
+template void initialise_backbone(ParameterTable const&, ModelConfig const&, std::uint64_t,
+                                  Weights<bfloat16> const&);
 template void initialise_lora(ParameterTable const&, std::uint64_t, Weights<float> const&);
 template void initialise_lora(ParameterTable const&, std::uint64_t, Weights<double> const&);
+template void initialise_lora(ParameterTable const&, std::uint64_t, Weights<bfloat16> const&);
 template void initialise_router(ParameterTable const&, std::uint64_t, Index, Weights<float> const&);
 template void initialise_router(ParameterTable const&, std::uint64_t, Index, Weights<double> const&);
+template void initialise_router(ParameterTable const&, std::uint64_t, Index, Weights<bfloat16> const&);
 
 }  // namespace upit

@@ -70,7 +70,10 @@ template LayerParameters<float> layer_parameters(LayerTensors const&, Weights<fl
                                                  View1<float> const&);
 template LayerParameters<double> layer_parameters(LayerTensors const&, Weights<double> const&,
                                                   View1<double> const&);
+template LayerParameters<bfloat16> layer_parameters(LayerTensors const&, Weights<bfloat16> const&,
+                                                    View1<float> const&);
 template Parameter<float> backbone_parameter(Tensor const&, Weights<float> const&, View1<float> const&);
 template Parameter<double> backbone_parameter(Tensor const&, Weights<double> const&, View1<double> const&);
+template Parameter<bfloat16> backbone_parameter(Tensor const&, Weights<bfloat16> const&, View1<float> const&);
 
 }  // namespace upit

@@ -172,5 +172,6 @@ View1<T> Weights<T>::tensor(Tensor const& t) const {
 
 template struct Weights<float>;
 template struct Weights<double>;
+template struct Weights<bfloat16>;
 
 }  // namespace upit

@@ -366,7 +366,8 @@ std::vector<double> Transformer<T>::logits(Exec const& exec, Weights<T> const& w
   auto const rows_host = Kokkos::create_mirror_view(rows);
   for (Index i = 0; i < n; ++i) rows_host(i) = row[static_cast<std::size_t>(i)];
   Kokkos::deep_copy(rows, rows_host);
-  View2<T> const x("upit::logits.x", n, m.model.width), out("upit::logits.out", n, m.model.vocabulary);
+  View2<T> const x("upit::logits.x", n, m.model.width);
+  View2<Real<T>> const out("upit::logits.out", n, m.model.vocabulary);
   kernels::gather_rows<T>(exec, first_rows(m.y_final, static_cast<Index>(m.counts.tokens)), rows, x);
   Tensor const& tensor = m.table.find(m.model.tied ? "embedding" : "head");
   linear<T>(exec, x, weights.backbone.data() + tensor.offset, out);
@@ -386,5 +387,6 @@ Index Transformer<T>::bytes() const {
 
 template class Transformer<float>;
 template class Transformer<double>;
+template class Transformer<bfloat16>;
 
 }  // namespace upit

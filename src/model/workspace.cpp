@@ -42,6 +42,7 @@ Workspace<T>::Workspace(ModelConfig const& model, ExpertConfig const& expert, In
   Index const c = model.width, f = model.ffn;
   Index const er = expert.count * expert.rank;
   s.branch = make<V2>("branch", n, c);
+  if (!std::is_same_v<T, Real<T>> && expert.router != RouterUse::none) s.wide = make<R2>("wide", n, c);
   if (expert.mixes_lora_ffns()) {
     Index const slots = n * expert.active;
     s.slot_ffn = make<V2>("slot_ffn", slots, f);
@@ -152,7 +153,7 @@ Scratch<T> Workspace<T>::scratch(Index n) const {
   auto const trim = [n](auto& view) { view = first_rows(view, n); };
   trim(s.branch), trim(s.dx), trim(s.dh), trim(s.width), trim(s.dattended), trim(s.dqkv), trim(s.delta);
   trim(s.dact), trim(s.ffn), trim(s.dlow1), trim(s.dgated1), trim(s.dlow2), trim(s.dgated2), trim(s.dgate);
-  trim(s.dlogits);
+  trim(s.dlogits), trim(s.wide);
   Index const slots = expert_.router == RouterUse::gate ? n * expert_.active : 0;
   auto const trim_slots = [slots](auto& view) { view = first_rows(view, slots); };
   trim_slots(s.dslot_act), trim_slots(s.slot_ffn), trim_slots(s.dslot_low), trim_slots(s.slot_low2);
@@ -162,5 +163,6 @@ Scratch<T> Workspace<T>::scratch(Index n) const {
 
 template class Workspace<float>;
 template class Workspace<double>;
+template class Workspace<bfloat16>;
 
 }  // namespace upit

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "upit/core/bfloat16.hpp"
+
 namespace upit {
 
 /// Counts, offsets and extents: one stack of experts passes 2^31 elements.
@@ -48,6 +50,10 @@ using HostView1 = Kokkos::View<T*, Kokkos::LayoutRight, Kokkos::HostSpace>;
 template <class T>
 struct RealOf {
   using type = T;
+};
+template <>
+struct RealOf<bfloat16> {
+  using type = float;
 };
 template <class T>
 using Real = typename RealOf<T>::type;

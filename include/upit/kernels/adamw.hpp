@@ -25,9 +25,18 @@ struct AdamwStep {
 ///   second_moment  (n)  inout
 ///
 /// Enqueued on `exec`, not finished, when it returns.
+template <class R>
+void adamw(Exec const& exec, View1<R const> const& gradient, View1<R> const& weight,
+           View1<R> const& first_moment, View1<R> const& second_moment, AdamwStep const& step);
+
+/// The same on weights in Real<T>, the masters, of which the model computes with a copy in T.
+///
+///   master  (n)  inout
+///   weight  (n)  out    the master, rounded
 template <class T>
-void adamw(Exec const& exec, View1<Real<T> const> const& gradient, View1<T> const& weight,
-           View1<Real<T>> const& first_moment, View1<Real<T>> const& second_moment, AdamwStep const& step);
+void adamw_rounded(Exec const& exec, View1<Real<T> const> const& gradient, View1<Real<T>> const& master,
+                   View1<T> const& weight, View1<Real<T>> const& first_moment,
+                   View1<Real<T>> const& second_moment, AdamwStep const& step);
 
 /// Elements that `squared_norm` sums into one block.
 inline constexpr Index kNormBlock = 4096;

@@ -66,6 +66,43 @@ KOKKOS_INLINE_FUNCTION void softmax_gradient_row(AnyRow const& row, T const* pro
   row_barrier(row);
 }
 
+/// A row's share of the softmax in one block of keys, by the calling thread alone: score[0, valid) =
+/// exp(scale * score - largest), score[valid, width) = 0. `largest` and `sum` carry the row's maximum of
+/// scale * score and its sum of exponentials from block to block (Dao et al. 2022, algorithm 1, lines 10 to
+/// 12); they begin at -infinity and 0. Returns what earlier blocks' exponentials are to be multiplied by. 0 <
+/// valid.
+template <class R>
+inline R softmax_block_row(R* score, Index valid, Index width, R scale, R& largest, R& sum) {
+  R const here = scale * row_max<R>(Index{0}, valid, [=](Index const i) { return score[i]; });
+  R const most = here > largest ? here : largest;
+  R const shrunk = fast_exp(largest - most);
+  R const more = row_sum<R>(Index{0}, valid, [=](Index const i) {
+    R const e = fast_exp(score[i] * scale - most);
+    score[i] = e;
+    return e;
+  });
+  row_for(Index{0}, width - valid, [=](Index const i) { score[valid + i] = R(0); });
+  sum = sum * shrunk + more;
+  largest = most;
+  return shrunk;
+}
+
+/// Probabilities and gradient of the scores of one row and block of keys, by the calling thread alone: score
+/// = exp(scale * score - lse), dscore = scale * score * (dscore - delta) on [0, valid), the rest 0. As
+/// `softmax_recompute_row` and `softmax_gradient_row`, in one pass.
+template <class R>
+inline void softmax_backward_row(R* score, R* dscore, Index valid, Index width, R scale, R lse, R delta) {
+  row_for(Index{0}, valid, [=](Index const i) {
+    R const p = fast_exp(score[i] * scale - lse);
+    score[i] = p;
+    dscore[i] = scale * p * (dscore[i] - delta);
+  });
+  row_for(Index{0}, width - valid, [=](Index const i) {
+    score[valid + i] = R(0);
+    dscore[valid + i] = R(0);
+  });
+}
+
 /// The same three by the calling thread alone, inside a parallel region.
 template <class T>
 KOKKOS_INLINE_FUNCTION Real<T> softmax_row(T* score, Index valid, Index width, Real<T> scale) {

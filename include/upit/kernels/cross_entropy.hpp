@@ -6,26 +6,42 @@
 
 namespace upit::kernels {
 
-/// nll = log(sum_v exp(logits[v])) - logits[target], in nats, by subtraction of the row's maximum.
-///
-///   target  (M)     in   ids in [0, V), not checked on the device; a negative one: no loss, nll = 0
-///   logits  (M, V)  in
-///   nll     (M)     out
-///
-/// Enqueued on `exec`, not finished, when it returns.
-template <class T>
-void cross_entropy(Exec const& exec, View1<int const> target, View2<T const> logits, View1<Real<T>> nll);
+/// Ids of the vocabulary that are summed together; fixed, so that sums do not depend on the machine. With a
+/// few hundred targets a block of logits stays in a second-level cache.
+inline constexpr Index kVocabularyBlock = 256;
 
-/// nll as above, and the gradient of scale * nll in the place of the logits: scale * (softmax -
-/// onehot(target)), zero for a negative target.
+/// Blocks of a vocabulary of V ids: rows of the scratch below.
+constexpr Index vocabulary_blocks(Index vocabulary) {
+  return (vocabulary + kVocabularyBlock - 1) / kVocabularyBlock;
+}
+
+/// nll = log(sum_v exp(logits[v])) - logits[target], in nats, by subtraction of the maximum. Logits lie with
+/// one row for each id of the vocabulary, which is how the products around them are fastest.
 ///
-///   target  (M)     in
-///   logits  (M, V)  in/out
-///   nll     (M)     out  not scaled
+///   target        (M)     in   ids in [0, V), not checked on the device; a negative one: no loss, nll = 0
+///   logits        (V, M)  in
+///   largest, sum  (vocabulary_blocks(V), M)  scratch; afterwards row 0 holds the maximum of all logits and
+///                         the sum of exp(logits - maximum)
+///   nll           (M)     out
+///
+/// Enqueued on `exec`, not finished, when it returns.
+template <class R>
+void cross_entropy(Exec const& exec, View1<int const> target, View2<R const> logits, View2<R> largest,
+                   View2<R> sum, View1<R> nll);
+
+/// nll as above, and the gradient of scale * nll: scale * (softmax - onehot(target)), zero for a negative
+/// target.
+///
+///   target        (M)     in
+///   logits        (V, M)  in
+///   largest, sum  (vocabulary_blocks(V), M)  scratch
+///   dlogits       (V, M)  out; of the same type it may be `logits`
+///   nll           (M)     out  not scaled
 ///
 /// Enqueued on `exec`, not finished, when it returns.
 template <class T>
-void cross_entropy_backward(Exec const& exec, View1<int const> target, Real<T> scale, View2<T> logits,
-                            View1<Real<T>> nll);
+void cross_entropy_backward(Exec const& exec, View1<int const> target, Real<T> scale,
+                            View2<Real<T> const> logits, View2<Real<T>> largest, View2<Real<T>> sum,
+                            View2<T> dlogits, View1<Real<T>> nll);
 
 }  // namespace upit::kernels

@@ -8,7 +8,8 @@ namespace upit {
 
 enum class Op { none, transpose };
 
-/// C = alpha op(A) op(B) + beta C, all row-major; T is float or double.
+/// C = alpha op(A) op(B) + beta C, all row-major; T is float, double or bfloat16, TC is T or Real<T>. Sums
+/// are held in Real<T> and rounded to TC once.
 ///
 ///   op(A)  (m, k)  A is (m, k) or, transposed, (k, m), rows lda elements apart
 ///   op(B)  (k, n)  B is (k, n) or, transposed, (n, k), rows ldb elements apart
@@ -16,11 +17,12 @@ enum class Op { none, transpose };
 ///
 /// Any extent may be 0; k = 0 leaves beta C. Pointers are in the memory of `Exec`. Enqueued on `exec`, not
 /// finished, when it returns. Throws `std::logic_error` if a leading dimension is too small.
-template <class T>
-void gemm(Exec const& exec, Op a, Op b, Index m, Index n, Index k, T alpha, T const* A, Index lda, T const* B,
-          Index ldb, T beta, T* C, Index ldc);
+template <class T, class TC = T>
+void gemm(Exec const& exec, Op a, Op b, Index m, Index n, Index k, Real<T> alpha, T const* A, Index lda,
+          T const* B, Index ldb, Real<T> beta, TC* C, Index ldc);
 
-/// The same on one thread, for use inside a host parallel region (attention's blocks). Host memory only.
+/// The same on one thread, for use inside a host parallel region (attention's blocks): float or double. Host
+/// memory only.
 template <class T>
 void gemm_in_thread(Op a, Op b, Index m, Index n, Index k, T alpha, T const* A, Index lda, T const* B,
                     Index ldb, T beta, T* C, Index ldc);
@@ -31,9 +33,10 @@ void gemm_in_thread(Op a, Op b, Index m, Index n, Index k, T alpha, T const* A, 
 ///   A       (rows, k)     all groups together
 ///   B_e     (k, n) or, transposed, (n, k), at B + e * stride_b
 ///   C       (rows, n)
-template <class T>
-void grouped_gemm(Exec const& exec, Index groups, Index const* offset, Op b, Index n, Index k, T alpha,
-                  T const* A, Index lda, T const* B, Index ldb, Index stride_b, T beta, T* C, Index ldc);
+template <class T, class TC = T>
+void grouped_gemm(Exec const& exec, Index groups, Index const* offset, Op b, Index n, Index k, Real<T> alpha,
+                  T const* A, Index lda, T const* B, Index ldb, Index stride_b, Real<T> beta, TC* C,
+                  Index ldc);
 
 /// For every group e: C_e = alpha A_e^T B_e + beta C_e over its rows [offset[e], offset[e+1]); gradients of
 /// the weights of `grouped_gemm`. An empty group leaves beta C_e.
@@ -42,9 +45,17 @@ void grouped_gemm(Exec const& exec, Index groups, Index const* offset, Op b, Ind
 ///   A       (rows, m)
 ///   B       (rows, n)
 ///   C_e     (m, n) at C + e * stride_c
-template <class T>
-void grouped_gemm_transposed(Exec const& exec, Index groups, Index const* offset, Index m, Index n, T alpha,
-                             T const* A, Index lda, T const* B, Index ldb, T beta, T* C, Index ldc,
-                             Index stride_c);
+template <class T, class TC = T>
+void grouped_gemm_transposed(Exec const& exec, Index groups, Index const* offset, Index m, Index n,
+                             Real<T> alpha, T const* A, Index lda, T const* B, Index ldb, Real<T> beta, TC* C,
+                             Index ldc, Index stride_c);
+
+/// What this build on this processor makes of products of bfloat16.
+enum class Bf16Products {
+  none,      // they throw
+  emulated,  // right, but slower than fp32
+  native
+};
+Bf16Products bf16_products();
 
 }  // namespace upit

@@ -8,9 +8,11 @@
 
 namespace upit {
 
-/// Attention over samples laid end to end. Scores are formed for a block of queries at a time against the
-/// keys before its end, kept only in per-thread scratch; backward recomputes them from the log-sum-exp (as in
-/// FlashAttention-2, arXiv 2307.08691, section 3.1). Blocks above the diagonal are never formed.
+/// Attention over samples laid end to end. Scores are formed for a block of queries at a time against one
+/// block of keys after the other, and kept only in per-thread scratch; forward carries each row's maximum and
+/// sum from block to block, backward recomputes the probabilities from the log-sum-exp (as in
+/// FlashAttention-2, arXiv 2307.08691, section 3.1). Blocks above the diagonal are never formed. Scores and
+/// sums are Real<T>.
 template <class T>
 class Attention {
  public:
@@ -32,10 +34,22 @@ class Attention {
  private:
   Index heads_, groups_, head_width_, longest_;
   Index threads_;
-  View2<T> score_, dscore_;  // (threads, kQueryBlock * longest)
+  View2<Real<T>> scratch_;  // (threads, what one thread needs)
 };
 
+template <>
+Attention<bfloat16>::Attention(ModelConfig const&, Index, bool);
+template <>
+void Attention<bfloat16>::forward(Exec const&, View2<bfloat16 const>, std::vector<Index> const&,
+                                  View2<bfloat16>, View2<float>) const;
+template <>
+void Attention<bfloat16>::backward(Exec const&, View2<bfloat16 const>, std::vector<Index> const&,
+                                   View2<float const>, View2<bfloat16 const>, View2<float const>,
+                                   View2<bfloat16>) const;
+template <>
+Index Attention<bfloat16>::bytes() const;
 extern template class Attention<float>;
 extern template class Attention<double>;
+extern template class Attention<bfloat16>;
 
 }  // namespace upit

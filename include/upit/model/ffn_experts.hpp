@@ -118,5 +118,6 @@ class FfnExperts {
 
 extern template class FfnExperts<float>;
 extern template class FfnExperts<double>;
+extern template class FfnExperts<bfloat16>;
 
 }  // namespace upit

@@ -26,15 +26,18 @@ class Head {
   Index bytes() const;
 
  private:
-  Index chunk_;
-  View2<T> rows_, drows_;  // (max_tokens, C)
-  View2<T> logits_;        // (chunk, V)
-  View1<Real<T>> nll_;     // (max_tokens)
+  Index vocabulary_;
+  View2<T> rows_, drows_;         // (max_tokens, C)
+  View1<Real<T>> logits_;         // (V, targets of a chunk)
+  View1<T> dlogits_;              // the same; of Real<T>, in the place of the logits
+  View1<Real<T>> largest_, sum_;  // (vocabulary_blocks(V), targets of a chunk)
+  View1<Real<T>> nll_;            // (max_tokens)
   HostView1<Real<T>> nll_copy_;
   std::vector<double> nll_host_;
 };
 
 extern template class Head<float>;
 extern template class Head<double>;
+extern template class Head<bfloat16>;
 
 }  // namespace upit

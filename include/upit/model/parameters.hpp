@@ -133,5 +133,6 @@ double random_router_weight(std::uint64_t seed, Index layer, Index expert, Index
 
 extern template struct Weights<float>;
 extern template struct Weights<double>;
+extern template struct Weights<bfloat16>;
 
 }  // namespace upit

@@ -92,5 +92,6 @@ class Transformer {
 
 extern template class Transformer<float>;
 extern template class Transformer<double>;
+extern template class Transformer<bfloat16>;
 
 }  // namespace upit

@@ -61,6 +61,7 @@ struct Scratch {
   View2<T> dlow1, dgated1;           // (N, 2*E*R)
   View2<T> dlow2, dgated2;           // (N, E*R)
   View2<Real<T>> dgate, dlogits;     // (N, K), (N, E)
+  View2<Real<T>> wide;               // (N, C) beside a router, where T is narrower
   View2<T> dslot_act, slot_ffn;      // (S, F)
   View2<T> dslot_low, slot_low2;     // (S, 2R), (S, R)
   View1<std::uint64_t> slot_sample;  // (S)
@@ -93,5 +94,6 @@ class Workspace {
 
 extern template class Workspace<float>;
 extern template class Workspace<double>;
+extern template class Workspace<bfloat16>;
 
 }  // namespace upit

@@ -67,6 +67,11 @@ double rounding() {
   return 0.5 * static_cast<double>(std::numeric_limits<T>::epsilon());
 }
 
+template <>
+inline double rounding<bfloat16>() {
+  return 0x1p-8;
+}
+
 /// Every |got - want| <= absolute + relative * |want|; NaN never passes.
 inline void expect_close(Values const& got, Values const& want, double relative, double absolute = 0.0) {
   ASSERT_EQ(got.size(), want.size());
