@@ -22,10 +22,10 @@ Trainer<T>::Trainer(Communicator const& comm, ModelConfig const& model, ExpertCo
       table_(std::make_unique<ParameterTable>(model, expert, trained,
                                               spread_ ? parallel.held(expert.count) : ExpertRange{})),
       options_(options),
-      weights_(*table_),
+      weights_(options.precision, *table_),
       gradient_("upit::gradient", table_->gradient_extent()),
       optimizer_(*table_),
-      model_(model, expert, *table_, std::max<Index>(max_tokens, 1), true, parallel),
+      model_(options.precision, model, expert, *table_, std::max<Index>(max_tokens, 1), true, parallel),
       batch_(std::max<Index>(max_tokens, 1)) {}
 
 template <class T>
@@ -162,10 +162,8 @@ StepReport Trainer<T>::step(TokenStore const& store, std::vector<MicroStep> cons
 
 template <class T>
 Index Trainer<T>::bytes() const {
-  return model_.bytes() + optimizer_.bytes() +
-         static_cast<Index>(gradient_.span() * sizeof(Real<T>) +
-                            (weights_.backbone.span() + weights_.expert.span()) * sizeof(T) +
-                            weights_.router.span() * sizeof(Real<T>));
+  return model_.bytes() + optimizer_.bytes() + weights_.bytes() +
+         static_cast<Index>(gradient_.span() * sizeof(Real<T>));
 }
 
 template class Trainer<float>;

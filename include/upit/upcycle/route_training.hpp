@@ -62,7 +62,7 @@ class RouteTrainer {
   Index steps(Index expert) const;
 
   ParameterTable const& table() const { return trainer_.table(); }
-  Weights<float> const& weights() const { return trainer_.weights(); }
+  ModelWeights<float> const& weights() const { return trainer_.values(); }
 
  private:
   struct Losses {
