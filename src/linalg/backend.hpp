@@ -35,4 +35,9 @@ void gemm_bf16(Op a, Op b, Index m, Index n, Index k, float alpha, bfloat16 cons
                bfloat16 const* B, Index ldb, float beta, TC* C, Index ldc,
                Bf16Kernel kernel = Bf16Kernel::by_shape);
 
+/// The product of `gemm`, arguments checked, by the library that the rule picks.
+template <class T, class TC>
+void multiply(Op a, Op b, Index m, Index n, Index k, Real<T> alpha, T const* A, Index lda, T const* B,
+              Index ldb, Real<T> beta, TC* C, Index ldc, Bf16Kernel kernel);
+
 }  // namespace upit::backend
