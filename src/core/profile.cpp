@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <optional>
 #include <thread>
 
 #include "upit/core/error.hpp"
@@ -40,25 +39,6 @@ void wait_for_device() {
   if constexpr (!std::is_same_v<Exec, HostExec>) Exec().fence();
 }
 
-/// m, n, k of a product's label; false if it is none.
-bool read_product(std::string_view label, double& flops) {
-  constexpr std::string_view kOne = "upit::gemm ", kGrouped = "upit::grouped_gemm";
-  if (!label.starts_with(kOne) && !label.starts_with(kGrouped)) return false;
-  std::size_t const colon = label.find(": ");
-  std::size_t const first = colon != std::string_view::npos ? colon + 2 : label.find(' ') + 1;
-  char const* at = label.data() + first;
-  char const* const end = label.data() + label.size();
-  flops = 2.0;
-  for (int i = 0; i < 3; ++i) {
-    Index extent = 0;
-    auto const [next, failure] = std::from_chars(at, end, extent);
-    if (failure != std::errc()) return false;
-    flops *= static_cast<double>(extent);
-    at = next + 1;
-  }
-  return true;
-}
-
 void enter(std::string_view label, Profile::Kind kind, double bytes = 0.0) {
   wait_for_device();
   auto& nodes = hearing->profile.nodes;
@@ -76,7 +56,11 @@ void enter(std::string_view label, Profile::Kind kind, double bytes = 0.0) {
     one.kind = kind;
     one.parent = parent;
     one.depth = nodes[at(parent)].depth + 1;
-    if (kind == Profile::Kind::region && read_product(label, one.flops)) one.kind = Profile::Kind::product;
+    auto const product = read_product_label(label);
+    if (kind == Profile::Kind::region && product) {
+      one.kind = Profile::Kind::product;
+      one.flops = product->flops();
+    }
     nodes.push_back(one);
     found = nodes.end() - 1;
   }
@@ -189,6 +173,27 @@ std::string product_label(std::string_view function, Index groups, Index m, Inde
                           bool a_transposed, bool b_transposed) {
   return fmt::format("{} {}{}x{}x{} {}{}", function, groups > 0 ? fmt::format("{}: ", groups) : "", m, n, k,
                      a_transposed ? 't' : 'n', b_transposed ? 't' : 'n');
+}
+
+std::optional<ProductExtents> read_product_label(std::string_view label) {
+  constexpr std::string_view kOne = "upit::gemm ", kGrouped = "upit::grouped_gemm";
+  if (!label.starts_with(kOne) && !label.starts_with(kGrouped)) return std::nullopt;
+  ProductExtents out;
+  out.grouped_c = label.starts_with("upit::grouped_gemm_transposed");
+  std::size_t const colon = label.find(": ");
+  char const* next = label.data() + label.find(' ') + 1;
+  char const* const end = label.data() + label.size();
+  auto const read = [&](Index& extent) {
+    auto const [after, failure] = std::from_chars(next, end, extent);
+    next = after + 1;
+    return failure == std::errc() && after != end;
+  };
+  if (colon != std::string_view::npos) {
+    if (!read(out.groups)) return std::nullopt;
+    next = label.data() + colon + 2;
+  }
+  if (!read(out.m) || !read(out.n) || !read(out.k)) return std::nullopt;
+  return out;
 }
 
 ProfileListener::ProfileListener(Profile& profile) {

@@ -50,7 +50,7 @@ json to_json(BenchOptions const& o, BenchReport const& report, std::string const
                             {"exchange_seconds", c.exchange_seconds},
                             {"exchange_bytes", c.exchange_bytes},
                             {"loss", c.loss}});
-    if (c.profile.steps > 0) out["cases"].back()["profile"] = profile_json(c, m);
+    if (c.profile.steps > 0) out["cases"].back()["profile"] = profile_json(c, o);
   }
   return out;
 }
@@ -88,7 +88,7 @@ int bench(BenchCommand const& command, std::string const& surroundings, Communic
         format_bytes(static_cast<Index>(c.exchange_bytes)), 100.0 * c.exchange_share()));
   }
   for (auto const& c : report.cases) {
-    if (c.profile.steps > 0) say_profile(console, c, m, report.best_ceiling() / world.size());
+    if (c.profile.steps > 0) say_profile(console, c, o, report.best_ceiling() / world.size());
   }
   console.say(fmt::format(
       "ceiling: best {:.1f}, median {:.1f} GFLOP/s of {} samples; largest resident memory of a rank, "

@@ -4,21 +4,12 @@
 
 #include <fmt/format.h>
 
+#include "upit/train/bench_work.hpp"
+
 namespace upit {
 namespace {
 
 using nlohmann::json;
-
-/// Rows of one step, with the FLOPs of attention, which linalg cannot see.
-std::vector<Profile::Row> rows_of(BenchCase const& c, ModelConfig const& model) {
-  std::vector<Profile::Row> rows = c.profile.rows();
-  for (auto const& known : attention_flops(model, c.profile_tokens)) {
-    for (auto& r : rows) {
-      if (r.label == known.label) r.flops = known.flops * static_cast<double>(c.profile.steps);
-    }
-  }
-  return rows;
-}
 
 /// Tree order: a node, then what lies within it.
 void walk(Profile const& profile, int node, std::vector<int>& out) {
@@ -40,19 +31,23 @@ std::string or_dash(double value, char const* form) {
 
 }  // namespace
 
-json profile_json(BenchCase const& c, ModelConfig const& model) {
+json profile_json(BenchCase const& c, BenchOptions const& options) {
   Profile const& p = c.profile;
   auto const steps = static_cast<double>(p.steps);
   json out = {
       {"steps", p.steps}, {"seconds", p.seconds() / steps}, {"host_seconds", p.host_seconds() / steps}};
-  for (auto const& r : rows_of(c, model)) {
+  for (auto const& r : p.rows()) {
+    double const calls = static_cast<double>(r.calls) / steps;
+    Work work = work_of(options, c, r.label, calls);
+    if (r.kind == Profile::Kind::copy) work.bytes = r.bytes / steps;
     json row = {{"label", r.label},
                 {"kind", name_of(r.kind)},
-                {"calls", static_cast<double>(r.calls) / steps},
+                {"calls", calls},
                 {"seconds", r.seconds / steps},
                 {"share", r.seconds / p.seconds()}};
-    if (r.flops > 0.0) row["flops"] = r.flops / steps;
-    if (r.bytes > 0.0) row["bytes"] = r.bytes / steps;
+    if (work.flops > 0.0) row["flops"] = work.flops;
+    if (work.bytes > 0.0) row["bytes"] = work.bytes;
+    if (work.set_bytes > 0.0) row["set_bytes"] = work.set_bytes;
     out["rows"].push_back(row);
   }
   for (int const i : tree_order(p)) {
@@ -67,7 +62,7 @@ json profile_json(BenchCase const& c, ModelConfig const& model) {
   return out;
 }
 
-void say_profile(Console& console, BenchCase const& c, ModelConfig const& model, double ceiling) {
+void say_profile(Console& console, BenchCase const& c, BenchOptions const& options, double ceiling) {
   constexpr int kDeepest = 4;
   Profile const& p = c.profile;
   auto const steps = static_cast<double>(p.steps);
@@ -86,11 +81,14 @@ void say_profile(Console& console, BenchCase const& c, ModelConfig const& model,
 
   Table flat({"kernel, copy or product m x n x k", "calls", "ms a step", "% of step", "GFLOP/s", "of ceiling",
               "GB/s"});
-  for (auto const& r : rows_of(c, model)) {
-    double const rate = r.seconds > 0.0 ? r.flops / r.seconds * 1e-9 : 0.0;
-    flat.row({r.label, calls(r.calls), ms(r.seconds), percent(r.seconds), or_dash(rate, "{:.1f}"),
-              or_dash(rate / ceiling, "{:.3f}"),
-              or_dash(r.seconds > 0.0 ? r.bytes / r.seconds * 1e-9 : 0.0, "{:.1f}")});
+  for (auto const& r : p.rows()) {
+    Work work = work_of(options, c, r.label, static_cast<double>(r.calls) / steps);
+    if (r.kind == Profile::Kind::copy) work.bytes = r.bytes / steps;
+    double const each = r.seconds / steps;
+    double const gflops = each > 0.0 ? work.flops / each * 1e-9 : 0.0;
+    double const gbytes = each > 0.0 ? work.bytes / each * 1e-9 : 0.0;
+    flat.row({r.label, calls(r.calls), ms(r.seconds), percent(r.seconds), or_dash(gflops, "{:.1f}"),
+              or_dash(gflops / ceiling, "{:.3f}"), or_dash(gbytes, "{:.1f}")});
   }
   flat.row(
       {"host work outside kernels", "-", ms(p.host_seconds()), percent(p.host_seconds()), "-", "-", "-"});

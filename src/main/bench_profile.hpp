@@ -11,10 +11,11 @@ namespace upit {
 
 /// {"steps", "seconds", "host_seconds", "rows": [...], "tree": [...]}; seconds, calls, FLOPs and bytes are
 /// those of one step, a mean over the steps. A row's seconds are its own, so rows and host_seconds sum to
-/// seconds; the tree's include what lies within, its own_seconds do not.
-nlohmann::json profile_json(BenchCase const& c, ModelConfig const& model);
+/// seconds. Work that is not known is left out: see train/bench_work. The tree's seconds include what lies
+/// within, its own_seconds do not.
+nlohmann::json profile_json(BenchCase const& c, BenchOptions const& options);
 
 /// Regions to the third level, then every kernel, copy and product by time; `ceiling` of one rank, GFLOP/s.
-void say_profile(Console& console, BenchCase const& c, ModelConfig const& model, double ceiling);
+void say_profile(Console& console, BenchCase const& c, BenchOptions const& options, double ceiling);
 
 }  // namespace upit

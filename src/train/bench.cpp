@@ -215,11 +215,6 @@ double flops_per_token(ModelConfig const& m, BenchKind kind, Index sequence, Ind
          18.0 * layers * low_rank * real(rank) * (d + f);
 }
 
-std::vector<LabelledFlops> attention_flops(ModelConfig const& m, Index tokens) {
-  auto const flops = static_cast<double>(m.layers * tokens) * static_cast<double>(m.context * m.width);
-  return {{"upit::attention_forward", 2.0 * flops}, {"upit::attention_backward", 4.0 * flops}};
-}
-
 double BenchCase::best_seconds() const { return *std::ranges::min_element(seconds); }
 double BenchCase::median_seconds() const { return median(seconds); }
 
@@ -275,6 +270,7 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
     report.cases.push_back(one);
     trainers.push_back(make_trainer(comm, grid, options, one.kind, per_rank * options.model.context,
                                     c > 0 ? trainers.front().get() : nullptr));
+    report.cases[c].trained = trainers[c]->table().gradient_extent();
     report.cases[c].bytes = comm.max(trainers[c]->bytes());
     timed_step(c, false);  // the warm-up: pages are touched, libraries have made their kernels
     report.cases[c].exchange_seconds.clear();

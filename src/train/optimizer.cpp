@@ -15,7 +15,9 @@ Optimizer<R>::Optimizer(ParameterTable const& table)
                table.gradient_of(Group::router)},
       first_("upit::optimizer.first_moment", table.gradient_extent()),
       second_("upit::optimizer.second_moment", table.gradient_extent()),
-      blocks_("upit::optimizer.blocks", kernels::squared_norm_blocks(table.gradient_extent())) {}
+      blocks_("upit::optimizer.blocks", kernels::squared_norm_blocks(table.gradient_extent())),
+      norms_("upit::optimizer.norms", 3),
+      norms_host_("upit::optimizer.norms_host", 3) {}
 
 template <class R>
 double Optimizer<R>::norm(Exec const& exec, View1<R> const& gradient) const {
@@ -26,6 +28,18 @@ template <class R>
 double Optimizer<R>::squared_norm(Exec const& exec, View1<R> const& gradient, Group group) const {
   auto const& s = stretch_[static_cast<int>(group)];
   return kernels::squared_norm<R>(exec, View1<R>(gradient.data() + s.first, s.count), blocks_);
+}
+
+template <class R>
+std::array<double, 3> Optimizer<R>::squared_norms(Exec const& exec, View1<R> const& gradient) const {
+  for (int group = 0; group < 3; ++group) {
+    auto const& s = stretch_[group];
+    kernels::squared_norm<R>(exec, View1<R>(gradient.data() + s.first, s.count), blocks_,
+                                   View1<double>(norms_.data() + group, 1));
+  }
+  Kokkos::deep_copy(exec, norms_host_, norms_);
+  exec.fence();
+  return {norms_host_(0), norms_host_(1), norms_host_(2)};
 }
 
 template <class R>

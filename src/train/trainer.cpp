@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "upit/comm/collectives.hpp"
 #include "upit/core/profiling.hpp"
 #include "upit/train/batch_builder.hpp"
 
@@ -64,12 +65,12 @@ std::vector<double> Trainer<T>::balance_coefficients(Index parts, StepReport& re
 template <class T>
 void Trainer<T>::sum_gradient(Exec const& exec) {
   ProfilingRegion const region("upit::sum_gradient");
-  if (!spread_) return comm_->sum(exec, gradient_);
+  if (!spread_) return upit::sum(*comm_, exec, gradient_);
   for (Group const group : {Group::backbone, Group::expert, Group::router}) {
     auto const s = table_->gradient_of(group);
     if (table_->trained()[group]) {
-      (group == Group::expert ? parallel_.grid->replicas() : *comm_)
-          .sum(exec, View1<Real<T>>(gradient_.data() + s.first, s.count));
+      upit::sum(group == Group::expert ? parallel_.grid->replicas() : *comm_, exec,
+                View1<Real<T>>(gradient_.data() + s.first, s.count));
     }
   }
 }
@@ -78,10 +79,9 @@ void Trainer<T>::sum_gradient(Exec const& exec) {
 template <class T>
 double Trainer<T>::gradient_norm(Exec const& exec) {
   ProfilingRegion const region("upit::gradient_norm");
-  double experts = optimizer_.squared_norm(exec, gradient_, Group::expert);
-  if (spread_) experts = parallel_.grid->expert().sum(experts);
-  double const norm = std::sqrt(optimizer_.squared_norm(exec, gradient_, Group::backbone) + experts +
-                                optimizer_.squared_norm(exec, gradient_, Group::router));
+  auto const [backbone, own_experts, router] = optimizer_.squared_norms(exec, gradient_);
+  double const experts = spread_ ? parallel_.grid->expert().sum(own_experts) : own_experts;
+  double const norm = std::sqrt(backbone + experts + router);
   // Groups may add their shares in different orders, and one bit in the clipping would let replicas part.
   return spread_ ? comm_->max(norm) : norm;
 }

@@ -7,6 +7,7 @@
 
 #include "support/tiny_data.hpp"
 #include "support/tiny_model.hpp"
+#include "upit/comm/collectives.hpp"
 #include "upit/train/trainer.hpp"
 
 namespace upit::test {
@@ -77,7 +78,7 @@ std::vector<T> gather_gradient(ParameterTable const& table, ParameterTable const
     View1<T> const tensor("gathered", w.size());
     Kokkos::deep_copy(View1<T>(tensor.data() + t.first * (w.size() / w.shape.front()), t.size()),
                       View1<T>(part.data() + t.gradient_offset, t.size()));
-    if (parallel.spread() && t.group == Group::expert) parallel.grid->expert().sum(Exec(), tensor);
+    if (parallel.spread() && t.group == Group::expert) sum(parallel.grid->expert(), Exec(), tensor);
     auto const values = flat(tensor);
     all.insert(all.end(), values.begin(), values.end());
   }
@@ -118,7 +119,7 @@ TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index 
     Index const row = to.size() / to.shape.front();
     Kokkos::deep_copy(View1<T>(all.tensor(to).data() + t.first * row, t.size()), trainer.weights().tensor(t));
   }
-  if (parallel.spread()) parallel.grid->expert().sum(Exec(), all.expert);
+  if (parallel.spread()) sum(parallel.grid->expert(), Exec(), all.expert);
   out.weights = flat(all);
   out.rounds = trainer.model().exchange_rounds();
   return out;

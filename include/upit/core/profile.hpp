@@ -2,6 +2,7 @@
 // Owns the time of a program's part by Kokkos region, kernel, copy and product of matrices.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,7 +22,7 @@ struct Profile {
     int depth = 0;
     Index calls = 0;
     double seconds = 0.0;  // what lies within included
-    double flops = 0.0;    // of products, 2 m n k
+    double flops = 0.0;    // of products, 2 m n k a call
     double bytes = 0.0;    // of copies, read and written
   };
 
@@ -53,6 +54,18 @@ std::string_view name_of(Profile::Kind kind);
 /// "upit::grouped_gemm_transposed".
 std::string product_label(std::string_view function, Index groups, Index m, Index n, Index k,
                           bool a_transposed, bool b_transposed);
+
+/// What `product_label` wrote.
+struct ProductExtents {
+  Index groups = 0, m = 0, n = 0, k = 0;
+  bool grouped_c = false;  // each group has its own C, not its own B
+
+  double flops() const {
+    return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  }
+};
+/// Nothing if the label is another's.
+std::optional<ProductExtents> read_product_label(std::string_view label);
 
 /// The region of a product, whose label carries its shape. Without a listener it costs one question.
 class ProductRegion {

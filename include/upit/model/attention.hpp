@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "upit/core/types.hpp"
 #include "upit/model/config.hpp"
 
 namespace upit {

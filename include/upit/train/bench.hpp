@@ -59,6 +59,7 @@ struct BenchCase {
   double exchange_bytes = 0.0;
   Profile profile;           // of rank 0 in all timed steps; no steps unless asked for
   Index profile_tokens = 0;  // of a step on rank 0
+  Index trained = 0;         // parameters that rank 0 trains
 
   double best_seconds() const;
   /// Median over repetitions of the exchange's share in the step's time.
@@ -68,14 +69,6 @@ struct BenchCase {
   /// Median over repetitions of model GFLOP/s over the ceiling sampled around that step.
   double median_share() const;
 };
-
-/// FLOPs of one rank's step in attention's products as `flops_per_token` counts them, with their region's
-/// label: 2 s d a token and layer forward, 4 s d backward.
-struct LabelledFlops {
-  std::string_view label;
-  double flops = 0.0;
-};
-std::vector<LabelledFlops> attention_flops(ModelConfig const& model, Index tokens);
 
 struct BenchReport {
   std::vector<BenchCase> cases;

@@ -2,6 +2,7 @@
 // Owns the optimizer's state: moments of everything trained, laid out as the gradient is.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "upit/kernels/adamw.hpp"
@@ -21,6 +22,9 @@ class Optimizer {
   /// Its share in the square of that norm: of the gradients of one group. Waits for `exec`.
   double squared_norm(Exec const& exec, View1<R> const& gradient, Group group) const;
 
+  /// The shares of all groups, by the group's number. Waits for `exec` once.
+  std::array<double, 3> squared_norms(Exec const& exec, View1<R> const& gradient) const;
+
   /// One step, of masters and their rounded copy where `weights` are bf16. `settings.gradient_scale` is
   /// ignored: it is min(1, clip / norm), clip = 0 for no clipping.
   void step(Exec const& exec, ModelWeights<R> const& weights, View1<R> const& gradient, double norm,
@@ -37,6 +41,8 @@ class Optimizer {
   ParameterTable::Stretch stretch_[3];  // by group
   View1<R> first_, second_;             // (table.gradient_extent())
   View1<double> blocks_;
+  View1<double> norms_;  // (3)
+  PinnedView1<double> norms_host_;
 };
 
 extern template class Optimizer<float>;

@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+#include "upit/train/bench_work.hpp"
+
 namespace upit::test {
 namespace {
 
@@ -142,7 +144,10 @@ TEST(RunBench, TellsWhereTheTimeOfAStepGoes) {
     // Products other than attention's: all that the formula counts (docs/performance.md), and the router's
     // three of N E C; LoRA's formula takes 18 r (d + f), the products that there are.
     double attention = 0.0;
-    for (auto const& known : attention_flops(options.model, c.tokens)) attention += known.flops;
+    for (char const* label : {"upit::attention_forward", "upit::attention_backward"}) {
+      attention += work_of(options, c, label, 2.0).flops;
+    }
+    EXPECT_DOUBLE_EQ(attention, 48.0 * 6 * 2 * 12 * 16);  // 6 L s d a token
     bool const routed = c.kind == BenchKind::ffn_moe;
     double const router = routed ? 3 * 2.0 * 2 * 48 * 4 * 16 : 0.0;
     if (c.kind == BenchKind::dense || routed) {
@@ -151,6 +156,29 @@ TEST(RunBench, TellsWhereTheTimeOfAStepGoes) {
       EXPECT_GT(sums.flops, 0.0);
     }
   }
+}
+
+TEST(Work, CountsOperandsOnce) {
+  BenchOptions const o = tiny_bench();
+  BenchCase c;
+  c.kind = BenchKind::ffn_moe;
+  c.profile_tokens = 48;
+  c.trained = 1000;
+  Work const product = work_of(o, c, "upit::gemm 3x5x7 nt", 2.0);
+  EXPECT_DOUBLE_EQ(product.flops, 2 * 2.0 * 3 * 5 * 7);
+  EXPECT_DOUBLE_EQ(product.set_bytes, 4.0 * (3 * 7 + 7 * 5 + 3 * 5));
+  EXPECT_DOUBLE_EQ(product.bytes, 2 * product.set_bytes);
+  Work const grouped = work_of(o, c, "upit::grouped_gemm 4: 96x5x7 nt", 1.0);
+  EXPECT_DOUBLE_EQ(grouped.flops, 2.0 * 96 * 5 * 7);
+  EXPECT_DOUBLE_EQ(grouped.bytes, 4.0 * (96 * 7 + 4 * 7 * 5 + 96 * 5));
+  Work const weight = work_of(o, c, "upit::grouped_gemm_transposed 4: 5x7x96 tn", 1.0);
+  EXPECT_DOUBLE_EQ(weight.bytes, 4.0 * (96 * 5 + 96 * 7 + 4 * 5 * 7));
+  // Both moments and the weight are read and written, the gradient is read; spans are pieces of one whole.
+  EXPECT_DOUBLE_EQ(work_of(o, c, "upit::adamw", 3.0).bytes, 28.0 * 1000);
+  // 24 columns of 96 slots: gate and up in, activation out.
+  EXPECT_DOUBLE_EQ(work_of(o, c, "upit::swiglu_forward", 2.0).bytes, 2 * 4.0 * 96 * 24 * 3);
+  EXPECT_EQ(work_of(o, c, "upit::no_such_kernel", 1.0).bytes, 0.0);
+  EXPECT_EQ(work_of(o, c, "Kokkos::deep_copy", 1.0).bytes, 0.0);
 }
 
 TEST(RunBench, RefusesShapesThatDoNotFit) {

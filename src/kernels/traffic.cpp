@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the table of bytes by kernel.
+#include "upit/kernels/traffic.hpp"
+
+namespace upit::kernels {
+namespace {
+
+constexpr double kReal = 4.0;  // sums, norms, router, moments
+constexpr double kId = 4.0;    // tokens, experts, places
+
+/// Read, written, and what is in both: its bytes are in the working set once.
+Traffic moved(double read, double written, double both = 0.0) {
+  return {read + both, written + both, read + written + both};
+}
+
+struct Entry {
+  std::string_view kernel;
+  Traffic (*bytes)(KernelShape const&);
+};
+
+using S = KernelShape const&;
+
+double slots(S s) { return s.tokens * s.active; }
+double row(S s) { return s.tokens * s.width * s.value_bytes; }                       // (N, C)
+double wide(S s) { return s.tokens * s.ffn * s.value_bytes; }                        // (N, F)
+double logits(S s) { return s.tokens * s.vocabulary * s.value_bytes; }               // (M, V)
+double reals(S s) { return s.tokens * kReal; }                                       // (N)
+double ids(S s) { return s.tokens * kId; }                                           // (N)
+double slot_ids(S s) { return slots(s) * kId; }                                      // (N*K)
+double gates(S s) { return slots(s) * kReal; }                                       // (N, K)
+double routed(S s) { return s.tokens * s.experts * kReal; }                          // (N, E)
+double slot_wide(S s) { return slots(s) * s.ffn * s.value_bytes; }                   // (N*K, F)
+double low(S s) { return s.tokens * s.experts * s.parts * s.rank * s.value_bytes; }  // (N, E*J*R)
+double slot_low(S s) { return slots(s) * s.parts * s.rank * s.value_bytes; }         // (N*K, J*R)
+double combined(S s) { return s.tokens * s.combined * s.value_bytes; }
+double summed(S s) { return s.tokens * s.summed * s.value_bytes; }
+
+Traffic rotary(S s) {
+  double const table = s.sequence * s.head_width * kReal;  // cosine and sine, D/2 each
+  return moved(ids(s) + table, 0.0, s.tokens * (s.heads + s.kv_heads) * s.head_width * s.value_bytes);
+}
+
+Traffic dropout(double read, double written, double both, S s) {
+  return moved(read + s.tokens * (8.0 + kId), written, both);  // sample and position of each token
+}
+
+// One line a kernel, in the order of a step.
+constexpr Entry kTable[] = {
+    {"embedding_forward", [](S s) { return moved(ids(s) + row(s), row(s)); }},
+    {"rmsnorm_forward", [](S s) { return moved(row(s) + s.width * s.value_bytes, row(s) + reals(s)); }},
+    {"add_rmsnorm_forward",
+     [](S s) { return moved(2 * row(s) + s.width * s.value_bytes, 2 * row(s) + reals(s)); }},
+    {"rotary_forward", rotary},
+    {"swiglu_forward", [](S s) { return moved(2 * wide(s), wide(s)); }},
+    {"router_topk", [](S s) { return moved(routed(s), slot_ids(s) + gates(s) + routed(s)); }},
+    {"router_statistics", [](S s) { return moved(slot_ids(s) + routed(s), 16.0 * s.experts + 8.0); }},
+    {"auxiliary_router", [](S s) { return moved(reals(s), reals(s)); }},
+    {"dispatch_plan", [](S s) { return moved(slot_ids(s), 2 * slot_ids(s) + 8.0 * (s.experts + 1)); }},
+    {"gather_slots", [](S s) { return moved(row(s) + slot_ids(s), s.active * row(s)); }},
+    {"combine_slots",
+     [](S s) { return moved(s.active * combined(s) + gates(s) + slot_ids(s), combined(s)); }},
+    {"low_rank_gate_forward", [](S s) { return moved(slot_low(s) + slot_ids(s) + gates(s), low(s)); }},
+    {"gather_low_rank", [](S s) { return moved(slot_low(s) + 2 * slot_ids(s), slot_low(s)); }},
+    {"scatter_low_rank", [](S s) { return moved(slot_low(s) + 2 * slot_ids(s), low(s)); }},
+    {"slot_swiglu_forward",
+     [](S s) { return moved(2 * wide(s) + 2 * slot_wide(s) + slot_ids(s), slot_wide(s)); }},
+    {"slot_tokens", [](S s) { return moved(s.tokens * (8.0 + kId) + slot_ids(s), slots(s) * (8.0 + kId)); }},
+    {"dropout_forward", [](S s) { return dropout(row(s), row(s), 0.0, s); }},
+    {"gather_rows", [](S s) { return moved(row(s) + ids(s), row(s)); }},
+    {"cross_entropy", [](S s) { return moved(logits(s) + ids(s), reals(s)); }},
+    {"cross_entropy_backward", [](S s) { return moved(ids(s), reals(s), logits(s)); }},
+    {"scatter_rows", [](S s) { return moved(row(s) + ids(s), row(s)); }},
+    {"rmsnorm_backward",
+     [](S s) { return moved(2 * row(s) + s.width * s.value_bytes + reals(s), 0.0, row(s)); }},
+    {"rmsnorm_backward_weight", [](S s) { return moved(2 * row(s) + reals(s), 0.0, s.width * kReal); }},
+    {"swiglu_backward", [](S s) { return moved(wide(s), 0.0, 2 * wide(s)); }},
+    {"low_rank_gate_backward",
+     [](S s) { return moved(2 * slot_low(s) + slot_ids(s) + gates(s), low(s), gates(s)); }},
+    {"combine_slots_backward",
+     [](S s) {
+       double const y = s.active * combined(s);
+       return moved(combined(s) + y + gates(s) + slot_ids(s), y, gates(s));
+     }},
+    {"slot_swiglu_backward",
+     [](S s) { return moved(slot_wide(s) + 2 * wide(s) + slot_ids(s), 0.0, 2 * slot_wide(s)); }},
+    {"sum_slots", [](S s) { return moved(s.active * summed(s) + slot_ids(s), summed(s)); }},
+    {"dropout_backward", [](S s) { return dropout(row(s), 0.0, row(s), s); }},
+    {"router_backward",
+     [](S s) { return moved(routed(s) + slot_ids(s) + 2 * gates(s) + s.experts * kReal, routed(s)); }},
+    {"attention_delta",
+     [](S s) {
+       return moved(2 * s.tokens * s.heads * s.head_width * s.value_bytes, s.tokens * s.heads * kReal);
+     }},
+    {"rotary_backward", rotary},
+    {"embedding_backward", [](S s) { return moved(ids(s) + row(s), 0.0, s.tokens * s.width * kReal); }},
+    {"fill", [](S s) { return moved(0.0, s.elements * s.value_bytes); }},
+    {"add", [](S s) { return moved(s.elements * s.value_bytes, 0.0, s.elements * s.value_bytes); }},
+    {"scale", [](S s) { return moved(0.0, 0.0, s.elements * s.value_bytes); }},
+    {"squared_norm", [](S s) { return moved(s.elements * kReal, 0.0); }},
+    {"adamw", [](S s) { return moved(s.elements * kReal, 0.0, s.elements * (s.value_bytes + 2 * kReal)); }},
+};
+
+}  // namespace
+
+std::optional<Traffic> kernel_traffic(std::string_view kernel, KernelShape const& shape) {
+  for (auto const& e : kTable) {
+    if (e.kernel == kernel) return e.bytes(shape);
+  }
+  return std::nullopt;
+}
+
+std::vector<std::string_view> kernels_with_traffic() {
+  std::vector<std::string_view> out;
+  for (auto const& e : kTable) out.push_back(e.kernel);
+  return out;
+}
+
+}  // namespace upit::kernels

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the cases of the kernels of a mixture of experts: router, dispatch, combination, low-rank parts.
+#include "kernel_suite.hpp"
+#include "upit/kernels/dispatch.hpp"
+#include "upit/kernels/low_rank_gate.hpp"
+#include "upit/kernels/router.hpp"
+#include "upit/kernels/slot_swiglu.hpp"
+#include "upit/kernels/slot_tokens.hpp"
+
+namespace upit::bench {
+namespace {
+
+using View1i = View1<int const>;
+using View2f = View2<float const>;
+using View2i = View2<int const>;
+
+/// Tokens whose router has chosen, sorted by expert.
+struct Routed {
+  View2<float> logits, probability, gate, dgate;
+  View2<int> expert;
+  View1<Index> offset;
+  View1<int> order, place;
+
+  Routed(Index n, Index experts, Index active)
+      : logits(values(n, experts, 1)),
+        probability("upit::bench.probability", n, experts),
+        gate("upit::bench.gate", n, active),
+        dgate("upit::bench.dgate", n, active),
+        expert("upit::bench.expert", n, active),
+        offset("upit::bench.offset", experts + 1),
+        order("upit::bench.order", n * active),
+        place("upit::bench.place", n * active) {
+    Exec const e;
+    kernels::router_topk<float>(e, false, 1.0f, View2f(logits), expert, gate, probability);
+    kernels::dispatch_plan(e, View2i(expert), experts, offset, order, place);
+    e.fence();
+  }
+};
+
+void add_router(Suite& suite, Size const& size) {
+  KernelShape const s = size.shape;
+  Index const n = whole(s.tokens), e = whole(s.experts), k = whole(s.active);
+  suite.memory("router_topk", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    return [=](Exec const& x) {
+      kernels::router_topk<float>(x, false, 1.0f, View2f(r.logits), r.expert, r.gate, r.probability);
+    };
+  });
+  suite.memory("router_backward", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const dlogits = values(n, e, 2);
+    auto const balance = flat_values(e, 3);
+    return [=](Exec const& x) {
+      kernels::router_backward<float>(x, false, 1.0f, View2f(r.probability), View2i(r.expert), View2f(r.gate),
+                                      View2f(r.dgate), View1<float const>(balance), dlogits);
+    };
+  });
+  suite.memory("router_statistics", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    View1<double> const assigned("upit::bench.assigned", e), sum("upit::bench.sum", e),
+        entropy("upit::bench.entropy", 1);
+    return [=](Exec const& x) {
+      kernels::router_statistics<float>(x, View2i(r.expert), View2f(r.probability), assigned, sum, entropy);
+    };
+  });
+  suite.memory("auxiliary_router", size, s, [=]() -> Call {
+    auto const logit = flat_values(n, 1), dlogit = flat_values(n, 2);
+    View1<double> const loss("upit::bench.loss", 1);
+    return [=](Exec const& x) {
+      kernels::auxiliary_router<float>(x, View1<float const>(logit), true, 1.0f, dlogit, loss);
+    };
+  });
+  suite.memory("dispatch_plan", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    return [=](Exec const& x) { kernels::dispatch_plan(x, View2i(r.expert), e, r.offset, r.order, r.place); };
+  });
+  suite.memory("slot_tokens", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    View1<std::uint64_t> const sample("upit::bench.sample", n), slot_sample("upit::bench.slot_sample", n * k);
+    auto const position = ids(n, 512), slot_position = ids(n * k, 512);
+    return [=](Exec const& x) {
+      kernels::slot_tokens(x, View1<std::uint64_t const>(sample), View1i(position), View1i(r.order), k,
+                           slot_sample, slot_position);
+    };
+  });
+}
+
+/// Slots of FFN experts: rows of C.
+void add_slots(Suite& suite, Size const& size) {
+  KernelShape s = size.shape;
+  s.combined = s.summed = s.width;
+  Index const n = whole(s.tokens), e = whole(s.experts), k = whole(s.active), c = whole(s.width);
+  suite.memory("gather_slots", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const x = values(n, c, 2), y = values(n * k, c, 3);
+    return [=](Exec const& exec) { kernels::gather_slots<float>(exec, View2f(x), View1i(r.order), k, y); };
+  });
+  suite.memory("combine_slots", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const y = values(n * k, c, 2), out = values(n, c, 3);
+    return [=](Exec const& exec) {
+      kernels::combine_slots<float>(exec, View2f(y), View2f(r.gate), View1i(r.place), out);
+    };
+  });
+  suite.memory("combine_slots_backward", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const dout = values(n, c, 2), y = values(n * k, c, 3), dy = values(n * k, c, 4);
+    return [=](Exec const& exec) {
+      kernels::combine_slots_backward<float>(exec, View2f(dout), View2f(y), View2f(r.gate), View1i(r.place),
+                                             dy, r.dgate);
+    };
+  });
+  suite.memory("sum_slots", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const y = values(n * k, c, 2), out = values(n, c, 3);
+    return [=](Exec const& exec) { kernels::sum_slots<float>(exec, View2f(y), View1i(r.place), k, out); };
+  });
+}
+
+/// Slots of LoRA experts mixed after whole FFNs, and low-rank activations of gate and up.
+void add_low_rank(Suite& suite, Size const& size) {
+  KernelShape s = size.shape;
+  s.parts = 2;
+  Index const n = whole(s.tokens), e = whole(s.experts), k = whole(s.active), f = whole(s.ffn);
+  Index const j = 2 * whole(s.rank);
+  suite.memory("low_rank_gate_forward", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const u = values(n, e * j, 2), v = values(n, e * j, 3);
+    return [=](Exec const& x) {
+      kernels::low_rank_gate_forward<float>(x, View2f(u), View2i(r.expert), View2f(r.gate), 2.0f, e, 2, v);
+    };
+  });
+  suite.memory("low_rank_gate_backward", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const u = values(n, e * j, 2), dv = values(n, e * j, 3), du = values(n, e * j, 4);
+    return [=](Exec const& x) {
+      kernels::low_rank_gate_backward<float>(x, View2f(dv), View2f(u), View2i(r.expert), View2f(r.gate), 2.0f,
+                                             e, 2, du, r.dgate);
+    };
+  });
+  suite.memory("gather_low_rank", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const u = values(n, e * j, 2), y = values(n * k, j, 3);
+    return [=](Exec const& x) {
+      kernels::gather_low_rank<float>(x, View2f(u), View2i(r.expert), View1i(r.order), 2.0f, y);
+    };
+  });
+  suite.memory("scatter_low_rank", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const dy = values(n * k, j, 2), du = values(n, e * j, 3);
+    return [=](Exec const& x) {
+      kernels::scatter_low_rank<float>(x, View2f(dy), View2i(r.expert), View1i(r.place), 2.0f, du);
+    };
+  });
+  suite.memory("slot_swiglu_forward", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const base = values(n, 2 * f, 2), delta = values(n * k, 2 * f, 3), act = values(n * k, f, 4);
+    return [=](Exec const& x) {
+      kernels::slot_swiglu_forward<float>(x, View2f(base), View2f(delta), View1i(r.order), k, act);
+    };
+  });
+  suite.memory("slot_swiglu_backward", size, s, [=]() -> Call {
+    Routed const r(n, e, k);
+    auto const base = values(n, 2 * f, 2), delta = values(n * k, 2 * f, 3), dact = values(n * k, f, 4);
+    return [=](Exec const& x) {
+      kernels::slot_swiglu_backward<float>(x, View2f(dact), View2f(base), View1i(r.order), k, delta);
+    };
+  });
+}
+
+}  // namespace
+
+void add_expert_kernels(Suite& suite, Size const& size) {
+  add_router(suite, size);
+  add_slots(suite, size);
+  add_low_rank(suite, size);
+}
+
+}  // namespace upit::bench
