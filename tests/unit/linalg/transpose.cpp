@@ -32,7 +32,9 @@ TYPED_TEST(Transpose, EveryElementAndNoOther) {
         for (Index r = 0; r < ldt; ++r) {
           R const want = r < rows ? static_cast<R>(a[at(r * lda + c)]) : R(-1);
           ASSERT_EQ(t[at(c * ldt + r)], want) << rows << " x " << columns << " at " << r << ", " << c;
-          if (r < rows) ASSERT_EQ(dense[at(c * rows + r)], want);
+          if (r < rows) {
+            ASSERT_EQ(dense[at(c * rows + r)], want);
+          }
         }
       }
     }
