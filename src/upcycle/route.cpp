@@ -183,7 +183,7 @@ std::vector<RouteOutcome> Routing::train(std::vector<std::vector<Index>> const& 
   Communicator const& group = groups.group();
   RouteTraining const settings = training_settings(run, from.base.model, group.size());
   RouteTrainer trainer(group, settings, run.data().train, samples);
-  load_base(run, from.base, trainer.table(), trainer.weights());
+  load_base(run, from.base, trainer.table(), trainer.values());
   Groups const kept = {false, true, true};
 
   std::vector<RouteOutcome> outcomes = finished();
@@ -223,7 +223,7 @@ std::vector<RouteOutcome> Routing::train(std::vector<std::vector<Index>> const& 
     std::vector<double> rows, outcome;
     groups.together([&] {
       if (!mine) return;
-      load_expert(e, trainer.table(), trainer.weights());
+      load_expert(e, trainer.table(), trainer.values());
       auto const after_step = [&](RouteStep const& s) {
         progress.update(++taken, fmt::format("expert {}  loss {:.4f}  router loss {:.4f}  {:.0f} tokens/s", e,
                                              s.loss, s.auxiliary, s.tokens_per_second));

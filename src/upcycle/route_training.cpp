@@ -96,6 +96,7 @@ std::optional<RouteOutcome> RouteTrainer::train(Index expert,
   Weights<float> const& weights = trainer_.weights();
   std::vector<Index> const& bucket = buckets_[at(expert)];
   initialise_router(trainer_.table(), settings_.seed, expert, weights);
+  trainer_.values().round(Exec());
   trainer_.optimizer().reset(Exec());
   View1<float> const start = copy_of(weights.router);
 

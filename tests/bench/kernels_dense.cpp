@@ -147,19 +147,24 @@ void add_loss(Suite& suite, Size const& size) {
   s.tokens = static_cast<double>(size.chunk);
   Index const m = size.chunk, v = whole(s.vocabulary);
   suite.memory("cross_entropy", size, s, [=]() -> Call {
-    auto const logits = values(m, v, 1);
+    auto const logits = values(v, m, 1);
+    auto const largest = values(kernels::vocabulary_blocks(v), m, 3),
+               sum = values(kernels::vocabulary_blocks(v), m, 4);
     auto const nll = flat_values(m, 2);
     auto const target = ids(m, v);
     return [=](Exec const& e) {
-      kernels::cross_entropy<float>(e, View1<int const>(target), View2f(logits), nll);
+      kernels::cross_entropy<float>(e, View1<int const>(target), View2f(logits), largest, sum, nll);
     };
   });
   suite.memory("cross_entropy_backward", size, s, [=]() -> Call {
-    auto const logits = values(m, v, 1);
+    auto const logits = values(v, m, 1);
+    auto const largest = values(kernels::vocabulary_blocks(v), m, 3),
+               sum = values(kernels::vocabulary_blocks(v), m, 4);
     auto const nll = flat_values(m, 2);
     auto const target = ids(m, v);
     return [=](Exec const& e) {
-      kernels::cross_entropy_backward<float>(e, View1<int const>(target), 1.0f, logits, nll);
+      kernels::cross_entropy_backward<float>(e, View1<int const>(target), 1.0f, View2f(logits), largest, sum,
+                                             logits, nll);
     };
   });
 }

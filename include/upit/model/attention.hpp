@@ -41,6 +41,5 @@ class Attention {
 extern template class Attention<float>;
 extern template class Attention<double>;
 extern template class Attention<bfloat16>;
-extern template class Attention<bfloat16>;
 
 }  // namespace upit
