@@ -2,6 +2,9 @@
 // Owns random numbers: Philox 4x32-10 counters keyed by what a number means, never by rank or thread.
 #pragma once
 
+#if defined(__HIPCC__) && !defined(R123_CUDA_DEVICE)
+#define R123_CUDA_DEVICE __host__ __device__  // Random123 knows nvcc, not hipcc
+#endif
 #include <Random123/philox.h>
 
 #include <cmath>
