@@ -109,6 +109,11 @@ std::optional<Traffic> kernel_traffic(std::string_view kernel, KernelShape const
   return std::nullopt;
 }
 
+Index kernel_launches(std::string_view kernel) {
+  if (kernel == "dispatch_plan") return 5;  // with enough slots for counters of their own
+  return kernel == "router_statistics" || kernel == "auxiliary_router" ? 3 : 1;
+}
+
 std::vector<std::string_view> kernels_with_traffic() {
   std::vector<std::string_view> out;
   for (auto const& e : kTable) out.push_back(e.kernel);

@@ -78,7 +78,7 @@ Work work_of(BenchOptions const& options, BenchCase const& c, std::string_view l
   shape.elements = kernel == "fill" ? shape.tokens * shape.width : real(c.trained);
   auto const traffic = kernels::kernel_traffic(kernel, shape);
   if (!traffic) return {};
-  double const times = in_pieces(kernel) ? 1.0 : calls;
+  double const times = in_pieces(kernel) ? 1.0 : calls / real(kernels::kernel_launches(kernel));
   return {0.0, times * traffic->moved(), in_pieces(kernel) ? traffic->set / calls : traffic->set};
 }
 

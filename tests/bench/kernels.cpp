@@ -93,7 +93,7 @@ std::vector<Size> sizes() {
   large.head_width = 128;
   large.rank = 16;
   large.elements *= 4;
-  return {{"flagship", flagship, 131}, {"large", large, 64}};
+  return {{"flagship", flagship, 256}, {"large", large, 64}};
 }
 
 Call const& Suite::take_turn(std::string const& name, Prepare const& prepare) {

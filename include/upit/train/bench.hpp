@@ -39,6 +39,8 @@ struct BenchOptions {
   double capacity = 2.0;  // as parallel.capacity
   Index chunks = 1;       // as parallel.chunks
   bool profile = false;   // listen to Kokkos in the timed steps
+  bool ceiling_each =
+      true;  // sample the ceiling around each step, not only before the first and after the last
   std::uint64_t seed = 1;
   std::span<ProductShape const> shapes = kCeilingShapes;
 };
