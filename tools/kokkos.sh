@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Gives upit a Kokkos: the machine's own, or one built below .deps.
 #
-#   tools/kokkos.sh [--backend openmp|serial|cuda] [--kokkos ROUTE] [--prefix DIR] [--jobs N]
+#   tools/kokkos.sh [--backend openmp|serial|cuda|hip] [--arch NAME] [--kokkos ROUTE] [--prefix DIR] [--jobs N]
 #
 # Routes:
 #   auto       the first of installed, url, source that gives one (default)
@@ -13,8 +13,11 @@
 #   modern     the newest binary of Debian's unstable suite with a C++ runtime of its own:
 #              to test against the current Kokkos, never chosen by auto
 #
+# --arch: the device that cuda or hip compiles for: sm_80 (default; newer devices compile its PTX when a program
+# starts), sm_90 or another of nvcc's; gfx90a (default), gfx942 or another of hipcc's.
+#
 # What is built is compiled for this machine's processor and installed into PREFIX/kokkos (openmp),
-# kokkos-serial, kokkos-cuda or kokkos-modern. Run again, it does nothing, unless the options, the
+# kokkos-serial, kokkos-cuda, kokkos-gfx90a (or what --arch says for hip) or kokkos-modern. Run again, it does nothing, unless the options, the
 # compiler or the processor have changed. No package host is named here: apt knows the archive, and
 # verifies what comes from it (release signature, index hash, file hash).
 set -Eeuo pipefail
@@ -22,6 +25,7 @@ set -Eeuo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 prefix=$here/../.deps
 backend=openmp
+arch=
 route=auto
 jobs=$(nproc)
 minimum=3.4
@@ -31,10 +35,11 @@ die() { say "error: $*"; exit 1; }
 
 while (($#)); do
   case $1 in
-    --backend | --kokkos | --prefix | --jobs)
+    --backend | --arch | --kokkos | --prefix | --jobs)
       (($# > 1)) || die "$1 needs a value"
       case $1 in
         --backend) backend=$2 ;;
+        --arch) arch=$2 ;;
         --kokkos) route=$2 ;;
         --prefix) prefix=$2 ;;
         --jobs) jobs=$2 ;;
@@ -44,7 +49,12 @@ while (($#)); do
     *) die "unknown option $1 (see --help)" ;;
   esac
 done
-case $backend in openmp | serial | cuda) ;; *) die "--backend is $backend; it can be openmp, serial or cuda" ;; esac
+case $backend in openmp | serial | cuda | hip) ;; *) die "--backend is $backend; it can be openmp, serial, cuda or hip" ;; esac
+case $backend in
+  cuda) arch=${arch:-sm_80} ;;
+  hip) arch=${arch:-gfx90a} ;;
+  *) [[ -z $arch ]] || die "--arch names a device; it goes with --backend cuda or hip" ;;
+esac
 case $route in auto | installed | url | source | binary | modern) ;; *) die "--kokkos is $route; see --help for the routes" ;; esac
 [[ $route != modern || $backend == openmp ]] || die "--kokkos modern comes with the backend openmp only"
 [[ $route != binary || $backend == serial ]] || die "the distribution's Kokkos has no threads; --kokkos binary goes with --backend serial"
@@ -52,7 +62,7 @@ case $route in auto | installed | url | source | binary | modern) ;; *) die "--k
 mkdir -p "$prefix"
 prefix=$(cd "$prefix" && pwd)
 destination=$prefix/kokkos
-[[ $backend == openmp ]] || destination+=-$backend
+[[ $backend == openmp ]] || destination+=-${backend/hip/$arch}
 [[ $route != modern ]] || destination=$prefix/kokkos-modern
 compiler=${CXX:-c++}
 command -v "$compiler" >/dev/null || die "no C++ compiler found ($compiler); tools/setup.sh installs one"
@@ -79,11 +89,14 @@ stamp=$destination/upit-stamp
 key() {
   echo "format 1, backend $backend, -march=native, C++20"
   echo "compiler $("$compiler" --version | sed -n 1p)"
+  [[ -z $arch ]] || echo "device $arch"
+  [[ $backend != hip ]] || echo "hipcc $(hipcc --version 2>/dev/null | sed -n 's/^HIP version: //p')"
   [[ $backend != cuda ]] || echo "nvcc $(nvcc --version | sed -n 's/.*release //p')"
   [[ -z ${UPIT_KOKKOS_SHA256:-} ]] || echo "sha256 $UPIT_KOKKOS_SHA256"
   echo "processor $(sha256sum <"$prefix/processor" | cut -c 1-16)"
 }
 [[ $backend != cuda ]] || command -v nvcc >/dev/null || die "no nvcc found; load the CUDA module, or put nvcc on PATH"
+[[ $backend != hip ]] || command -v hipcc >/dev/null || die "no hipcc found; load the ROCm module, or install hipcc (Debian)"
 key >"$work/key"
 up_to_date() { # the stamp is the key and, last, the route that was taken
   [[ -f $stamp ]] || return 1
@@ -109,6 +122,7 @@ CMAKE
   case $backend in
     openmp) [[ $found == *OPENMP* ]] || { say "found $found: without OpenMP, so it is not used"; return 1; } ;;
     serial) [[ $found != *OPENMP* ]] || { say "found $found: with threads, so it is not used"; return 1; } ;;
+    hip) [[ $found == *HIP* ]] || { say "found $found: without HIP, so it is not used"; return 1; } ;;
     cuda) [[ $found == *CUDA* ]] || { say "found $found: without CUDA, so it is not used"; return 1; } ;;
   esac
   say "using the installed Kokkos $found"
@@ -212,8 +226,21 @@ source_from_archive() {
 
 # ---- building
 
+# Kokkos names devices in its own words, and 3.4 knows fewer than the compilers do: there the option of the nearest
+# one is taken, and its flag replaced.
+arch_option() {
+  case $major-$arch in
+    3-sm_*) sed -i "s/AMPERE80 *sm_80/AMPERE80 $arch/" "$source/cmake/kokkos_arch.cmake" && echo Kokkos_ARCH_AMPERE80 ;;
+    3-gfx*) sed -i "s/VEGA908 *gfx908/VEGA908 $arch/" "$source/cmake/kokkos_arch.cmake" && echo Kokkos_ARCH_VEGA908 ;;
+    *-sm_80) echo Kokkos_ARCH_AMPERE80 ;;
+    *-sm_90) echo Kokkos_ARCH_HOPPER90 ;;
+    *-gfx*) echo "Kokkos_ARCH_AMD_${arch^^}" ;;
+    *) die "which option of Kokkos $version stands for $arch is not known here; build it by hand and set CMAKE_PREFIX_PATH" ;;
+  esac
+}
+
 build() {
-  local source=$work/source version major options
+  local source=$work/source version major options device
   cp -r "$prefix/source/kokkos" "$source"
   version=$(source_version "$source")
   major=${version%%.*}
@@ -224,13 +251,18 @@ build() {
   else
     options+=(-DKokkos_CXX_STANDARD=20)
   fi
-  [[ $backend == serial ]] || options+=(-DKokkos_ENABLE_OPENMP=ON)
+  [[ -z $arch ]] || device=$(arch_option) || return 1
+  [[ $backend == serial || $backend == hip ]] || options+=(-DKokkos_ENABLE_OPENMP=ON)
   if [[ $backend == cuda ]]; then
-    ((major > 3)) || quietly patch -d "$source" -p1 <"$here/patches/kokkos-3.4-cuda.patch" || return 1
+    ((major > 3)) || [[ -f $source/upit-patched ]] || quietly patch -d "$source" -p1 <"$here/patches/kokkos-3.4-cuda.patch" || return 1
     mkdir -p "$destination/bin"
     cp "$source/bin/nvcc_wrapper" "$destination/bin/" # CMake remembers this compiler, so it lives where it stays
-    options+=(-DKokkos_ENABLE_CUDA=ON -DKokkos_ENABLE_CUDA_LAMBDA=ON -DKokkos_ARCH_AMPERE80=ON
+    options+=(-DKokkos_ENABLE_CUDA=ON -DKokkos_ENABLE_CUDA_LAMBDA=ON "-D$device=ON"
       -DCMAKE_CXX_COMPILER="$destination/bin/nvcc_wrapper" -DCMAKE_CXX_FLAGS=-march=native)
+  elif [[ $backend == hip ]]; then
+    # clang 15 crashes on <regex> in C++20 HIP files, which Kokkos 3.4 includes: its own files are C++17.
+    ((major > 3)) || options+=(-DKokkos_CXX_STANDARD=17)
+    options+=(-DKokkos_ENABLE_HIP=ON "-D$device=ON" -DCMAKE_CXX_COMPILER=hipcc -DCMAKE_CXX_FLAGS=-march=native)
   else
     options+=(-DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_FLAGS=-march=native) # Kokkos_ARCH_NATIVE came with 4.0
   fi

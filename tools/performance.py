@@ -33,6 +33,7 @@ FLAGSHIP = {
     "top-4, mix ffn": ["--cases", "lora,lora_moe", "--top-k", "4", "--mix", "ffn"],
     "small": ["--cases", "dense,lora,lora_moe", "--width", "64", "--layers", "5", "--heads", "4", "--kv-heads", "4",
               "--ffn", "172", "--vocabulary", "512"],
+    "bf16": ["--cases", "dense,lora_moe", "--precision", "bf16"],
     "long": ["--cases", "dense", "--sequence", "4096", "--sequences", "1"],
 }
 
@@ -125,6 +126,8 @@ class Measurement:
         data = {"machine": machine(), "commit": commit(self.program), "threads": self.threads,
                 "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"), "quick": self.quick, "base": BASE}
         wanted = {name: FLAGSHIP[name] for name in (("kinds", "small") if self.quick else FLAGSHIP)}
+        if not data["machine"]["bf16"]:
+            wanted.pop("bf16", None)
         data["flagship"] = {name: self.bench(options, repeats, profile=True) for name, options in wanted.items()}
         data["kernels"] = self.suite()
         data["growth"] = {}

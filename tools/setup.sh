@@ -7,7 +7,8 @@
 #   tools/setup.sh [OPTIONS] test [CTEST...]    ... and run the tests
 #   tools/setup.sh [OPTIONS] run ARGUMENTS...   ... and run `mpirun -n RANKS upit ARGUMENTS...`
 #
-#   --preset NAME    openmp (default), serial, cuda or modern: see CMakePresets.json
+#   --preset NAME    openmp (default), serial, cuda, gfx90a, gfx942 or modern: see CMakePresets.json
+#   --arch NAME      device of the preset cuda: sm_80 (default), sm_90, ...: see tools/kokkos.sh --help
 #   --ranks N        MPI ranks of `run` (default 2)
 #   --jobs N         compile jobs (default: all cores)
 #   --kokkos ROUTE   where Kokkos comes from: see tools/kokkos.sh --help
@@ -21,6 +22,7 @@ set -Eeuo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 prefix=$root/.deps
 preset=openmp
+arch=
 ranks=2
 jobs=$(nproc)
 route=auto
@@ -31,10 +33,11 @@ die() { say "error: $*"; exit 1; }
 
 while (($#)); do
   case $1 in
-    --preset | --ranks | --jobs | --kokkos | --prefix)
+    --preset | --arch | --ranks | --jobs | --kokkos | --prefix)
       (($# > 1)) || die "$1 needs a value"
       case $1 in
         --preset) preset=$2 ;;
+        --arch) arch=$2 ;;
         --ranks) ranks=$2 ;;
         --jobs) jobs=$2 ;;
         --kokkos) route=$2 ;;
@@ -50,7 +53,11 @@ done
 action=${1:-install}
 (($# == 0)) || shift
 case $action in install | build | test | run) ;; *) die "unknown action $action; it can be build, test or run (see --help)" ;; esac
-case $preset in openmp | serial | cuda | modern) ;; *) die "--preset is $preset; it can be openmp, serial, cuda or modern" ;; esac
+case $preset in
+  openmp | serial | cuda | gfx90a | gfx942 | modern) ;;
+  *) die "--preset is $preset; it can be openmp, serial, cuda, gfx90a, gfx942 or modern" ;;
+esac
+[[ -z $arch || $preset == cuda ]] || die "--arch goes with --preset cuda; presets gfx90a and gfx942 name their devices"
 [[ $ranks =~ ^[1-9][0-9]*$ && $jobs =~ ^[1-9][0-9]*$ ]] || die "--ranks and --jobs take whole numbers from 1"
 [[ $action != run || $# -gt 0 ]] || die "run needs what to run, for instance: tools/setup.sh run inputs/lora8e.toml"
 
@@ -62,6 +69,9 @@ packages=(
   libsentencepiece-dev librandom123-dev libxxhash-dev zlib1g-dev
   libgtest-dev libgmock-dev libbenchmark-dev
 )
+
+[[ $preset != gfx* ]] || packages+=(hipcc)
+[[ ! -d /usr/local/cuda/bin ]] || PATH=$PATH:/usr/local/cuda/bin
 
 install_packages() {
   local present missing=() package
@@ -86,8 +96,11 @@ install_packages() {
 
 install_kokkos() {
   local backend=$preset
+  local device=()
   [[ $preset != modern ]] || { backend=openmp; route=modern; }
-  "$root/tools/kokkos.sh" --backend "$backend" --kokkos "$route" --prefix "$prefix" --jobs "$jobs"
+  [[ $preset != gfx* ]] || { backend=hip; arch=$preset; }
+  [[ -z $arch ]] || device=(--arch "$arch")
+  "$root/tools/kokkos.sh" --backend "$backend" "${device[@]}" --kokkos "$route" --prefix "$prefix" --jobs "$jobs"
   kokkos=$(cd "$prefix" && pwd)/kokkos
   [[ $preset == openmp ]] || kokkos+=-$preset
 }
@@ -118,9 +131,12 @@ build() {
     rm -f "$log"
     echo "$configured" >"$mark"
   fi
-  local all=() # a check of the kernels tells every file that does not compile
-  [[ $preset != cuda || ! -f $directory/build.ninja ]] || all=(-- -k 0)
-  (cd "$root" && cmake --build --preset "$preset" -j "$jobs" "${all[@]}")
+  local all=() # compilers of devices take minutes: they tell every file that does not compile
+  [[ $preset != cuda && $preset != gfx* || ! -f $directory/build.ninja ]] || all=(-- -k 0)
+  # UPIT_TARGETS: what to build, for the checks beside this script; nothing: everything
+  local targets=()
+  [[ -z ${UPIT_TARGETS:-} ]] || read -ra targets <<<"$UPIT_TARGETS"
+  (cd "$root" && cmake --build --preset "$preset" -j "$jobs" "${targets[@]/#/--target=}" "${all[@]}")
 }
 
 # Open MPI refuses root, and refuses more ranks than cores, unless told; and it binds a rank to one core, which

@@ -65,30 +65,6 @@ void broadcast_in_place(T* values, Index n, int root, MPI_Comm comm) {
   });
 }
 
-/// Calls work(pointer, n) on host memory that holds `values`, then brings it back. Memory that the host
-/// cannot reach goes through a bounded mirror, piece by piece: no MPI is assumed to read a device's memory.
-template <class T, class Work>
-void on_host(Exec const& exec, View1<T> const& values, Work const& work) {
-  Index const n = static_cast<Index>(values.extent(0));
-  if constexpr (Kokkos::SpaceAccessibility<Kokkos::HostSpace, Memory>::accessible) {
-    exec.fence();  // what was enqueued may still write the values
-    work(values.data(), n);
-  } else {
-    Index const piece = std::min(n, Index{1} << 22);
-    HostView1<T> const mirror(Kokkos::view_alloc(Kokkos::WithoutInitializing, "upit::comm::mirror"), piece);
-    for (Index first = 0; first < n; first += piece) {
-      auto const range = std::make_pair(first, std::min(n, first + piece));
-      auto const device = Kokkos::subview(values, range);
-      auto const host = Kokkos::subview(mirror, std::make_pair(Index{0}, range.second - first));
-      Kokkos::deep_copy(exec, host, device);
-      exec.fence();  // the copy is what MPI sends
-      work(host.data(), range.second - first);
-      Kokkos::deep_copy(exec, device, host);
-      exec.fence();  // the mirror is used again
-    }
-  }
-}
-
 /// Every rank's values after each other. `lengths` receives every rank's count.
 template <class T>
 std::vector<T> gather(std::span<T const> values, std::vector<Index>& lengths, MPI_Comm comm, int rank,
@@ -178,11 +154,8 @@ Communicator Communicator::split_by_node() const {
 
 void Communicator::barrier() const { check_mpi(MPI_Barrier(comm_), "MPI_Barrier"); }
 
-void Communicator::sum(Exec const& exec, View1<float> const& values) const {
-  on_host(exec, values, [&](float* p, Index n) { reduce_in_place(p, n, MPI_SUM, comm_); });
-}
-void Communicator::sum(Exec const& exec, View1<double> const& values) const {
-  on_host(exec, values, [&](double* p, Index n) { reduce_in_place(p, n, MPI_SUM, comm_); });
+void Communicator::sum(std::span<float> values) const {
+  reduce_in_place(values.data(), std::ssize(values), MPI_SUM, comm_);
 }
 void Communicator::sum(std::span<double> values) const {
   reduce_in_place(values.data(), std::ssize(values), MPI_SUM, comm_);
@@ -211,19 +184,15 @@ void Communicator::broadcast(std::string& text, int root) const {
   text.resize(static_cast<std::size_t>(length));
   broadcast_in_place(text.data(), length, root, comm_);
 }
+void Communicator::broadcast(std::span<float> values, int root) const {
+  broadcast_in_place(values.data(), std::ssize(values), root, comm_);
+}
 void Communicator::broadcast(std::span<double> values, int root) const {
   broadcast_in_place(values.data(), std::ssize(values), root, comm_);
 }
 void Communicator::broadcast(std::span<Index> values, int root) const {
   broadcast_in_place(values.data(), std::ssize(values), root, comm_);
 }
-void Communicator::broadcast(Exec const& exec, View1<float> const& values, int root) const {
-  on_host(exec, values, [&](float* p, Index n) { broadcast_in_place(p, n, root, comm_); });
-}
-void Communicator::broadcast(Exec const& exec, View1<double> const& values, int root) const {
-  on_host(exec, values, [&](double* p, Index n) { broadcast_in_place(p, n, root, comm_); });
-}
-
 std::vector<double> Communicator::gather_all(std::span<double const> values) const {
   std::vector<Index> lengths;
   return gather(values, lengths, comm_, rank_, size_);

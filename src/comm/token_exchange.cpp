@@ -3,9 +3,6 @@
 
 #include <fmt/core.h>
 #include <mpi.h>
-#if defined(OPEN_MPI) && __has_include(<mpi-ext.h>)
-#include <mpi-ext.h>
-#endif
 
 #include <algorithm>
 #include <array>
@@ -18,6 +15,7 @@
 #include <vector>
 
 #include "check_mpi.hpp"
+#include "gpu_aware.hpp"
 #include "upit/comm/message_limit.hpp"
 #include "upit/core/timer.hpp"
 
@@ -26,18 +24,6 @@ namespace {
 
 constexpr int kLanes = 2;  // one chunk on its way while another is worked on
 constexpr int kTag = 1;
-constexpr bool kHostReachesMemory = Kokkos::SpaceAccessibility<Kokkos::HostSpace, Memory>::accessible;
-
-/// Whether MPI takes pointers into the memory of this build's device.
-bool mpi_is_gpu_aware() {
-#if defined(KOKKOS_ENABLE_CUDA) && defined(OMPI_HAVE_MPI_EXT_CUDA)
-  return MPIX_Query_cuda_support() == 1;
-#elif defined(KOKKOS_ENABLE_HIP) && defined(OMPI_HAVE_MPI_EXT_ROCM)
-  return MPIX_Query_rocm_support() == 1;
-#else
-  return false;
-#endif
-}
 
 ExchangePath chosen(ExchangePath path) {
   if (path != ExchangePath::automatic || kHostReachesMemory) return path;

@@ -156,7 +156,9 @@ DeckTable describe_train(TrainDeck& d) {
           {"beta2", &d.beta2, share(), "", "AdamW: decay of the second moment."},
           {"epsilon", &d.epsilon, positive(1), "", "AdamW: added to the root of the second moment."},
           {"weight_decay", &d.weight_decay, between(0, 10), "", "AdamW: decoupled decay."},
-          {"precision", &d.precision, one_of({"fp32"}), "", "Type of weights and activations."},
+          {"precision", &d.precision, one_of({"fp32", "bf16"}), "",
+           "What every stage computes in. bf16: weights and activations of 16 bits; sums, softmax, norms, "
+           "routers, losses, gradients and the weights that are trained stay fp32, and so do files."},
       }};
 }
 

@@ -19,8 +19,11 @@
 #include "upit/core/error.hpp"
 #include "upit/core/processors.hpp"
 #include "upit/core/signals.hpp"
+#include "upit/core/types.hpp"
 
+#if !defined(KOKKOS_ENABLE_CUDA) && !defined(KOKKOS_ENABLE_HIP)
 extern "C" void openblas_set_num_threads(int threads);
+#endif
 
 namespace upit {
 namespace {
@@ -226,9 +229,11 @@ void Runtime::start_kokkos(int node_rank) {
 #ifdef _OPENMP
   omp_set_num_threads(threads);
 #endif
+#if !defined(KOKKOS_ENABLE_CUDA) && !defined(KOKKOS_ENABLE_HIP)
   // OpenBLAS counted its CPUs when it was loaded. Started on one core it stays at one thread, whatever OpenMP
   // says.
   openblas_set_num_threads(threads);
+#endif
 
   // Kokkos' warnings concern OMP_PROC_BIND, which OpenMP has read long before, and crowding, which we report.
   int const devices = device_count();

@@ -72,7 +72,8 @@ void adamw_rounded(Exec const& exec, View1<Real<T> const> const& gradient, View1
 }
 
 template <class R>
-double squared_norm(Exec const& exec, View1<R const> const& x, View1<double> const& blocks) {
+void squared_norm(Exec const& exec, View1<R const> const& x, View1<double> const& blocks,
+                  View1<double> const& sum) {
   Index const n = extent(x, 0);
   Index const count = squared_norm_blocks(n);
   expect(extent(blocks, 0) >= count, "squared_norm: blocks");
@@ -83,18 +84,22 @@ double squared_norm(Exec const& exec, View1<R const> const& x, View1<double> con
         Index const begin = b * kNormBlock;
         Index const size = n - begin < kNormBlock ? n - begin : kNormBlock;
         R const* const from = x.data() + begin;
-        double const sum = row_sum<double>(row, size, [=](Index const i) {
+        double const part = row_sum<double>(row, size, [=](Index const i) {
           return static_cast<double>(from[i]) * static_cast<double>(from[i]);
         });
-        row_once(row, [&] { blocks(b) = sum; });
+        row_once(row, [&] { blocks(b) = part; });
       });
   Kokkos::parallel_for(
       "upit::squared_norm", row_policy(exec, 1, count), KOKKOS_LAMBDA(Row const& row) {
-        double const sum = row_sum<double>(row, count, [&](Index const b) { return blocks(b); });
-        row_barrier(row);  // all have read blocks(0)
-        row_once(row, [&] { blocks(0) = sum; });
+        double const all = row_sum<double>(row, count, [&](Index const b) { return blocks(b); });
+        row_barrier(row);  // `sum` may be blocks(0), which all have read
+        row_once(row, [&] { sum(0) = all; });
       });
+}
 
+template <class R>
+double squared_norm(Exec const& exec, View1<R const> const& x, View1<double> const& blocks) {
+  squared_norm(exec, x, blocks, blocks);
   double norm = 0.0;
   Kokkos::deep_copy(exec, HostView1<double>(&norm, 1), View1<double>(blocks.data(), 1));
   exec.fence();
@@ -104,6 +109,7 @@ double squared_norm(Exec const& exec, View1<R const> const& x, View1<double> con
 #define UPIT_INSTANTIATE(T)                                                                    \
   template void adamw<T>(Exec const&, View1<T const> const&, View1<T> const&, View1<T> const&, \
                          View1<T> const&, AdamwStep const&);                                   \
+  template void squared_norm<T>(Exec const&, View1<T const> const&, View1<double> const&, View1<double> const&); \
   template double squared_norm<T>(Exec const&, View1<T const> const&, View1<double> const&);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)

@@ -26,8 +26,18 @@ void gemm_onednn_in_thread(Op a, Op b, Index m, Index n, Index k, float alpha, f
 /// oneDNN, 16-bit operands and sums in single precision. TC is bfloat16 or float. Keeps what oneDNN compiled
 /// for a shape, for as many shapes as fit a bounded cache, and one scratch buffer. Throws `std::logic_error`
 /// with oneDNN's status where it has no such product for this processor.
+///
+/// oneDNN has two kernels: one is compiled for fixed extents, a third of a millisecond once a shape; one
+/// takes any. `by_shape` picks one; `general` is for extents that rarely come again.
+enum class Bf16Kernel { by_shape, fixed, general };
 template <class TC>
 void gemm_bf16(Op a, Op b, Index m, Index n, Index k, float alpha, bfloat16 const* A, Index lda,
-               bfloat16 const* B, Index ldb, float beta, TC* C, Index ldc);
+               bfloat16 const* B, Index ldb, float beta, TC* C, Index ldc,
+               Bf16Kernel kernel = Bf16Kernel::by_shape);
+
+/// The product of `gemm`, arguments checked, by the library that the rule picks.
+template <class T, class TC>
+void multiply(Op a, Op b, Index m, Index n, Index k, Real<T> alpha, T const* A, Index lda, T const* B,
+              Index ldb, Real<T> beta, TC* C, Index ldc, Bf16Kernel kernel);
 
 }  // namespace upit::backend

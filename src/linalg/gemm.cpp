@@ -46,18 +46,16 @@ constexpr bool kHasOnednn = false;
 }  // namespace
 
 template <class T, class TC>
-void gemm(Exec const& exec, Op a, Op b, Index m, Index n, Index k, Real<T> alpha, T const* A, Index lda,
-          T const* B, Index ldb, Real<T> beta, TC* C, Index ldc) {
-  static_assert(std::is_same_v<Exec, HostExec>,
-                "this source serves host builds; device builds bring their own");
-  (void)exec;  // host spaces finish what they are given before they return, so order is kept
+void backend::multiply(Op a, Op b, Index m, Index n, Index k, Real<T> alpha, T const* A, Index lda,
+                       T const* B, Index ldb, Real<T> beta, TC* C, Index ldc,
+                       [[maybe_unused]] Bf16Kernel kernel) {
   check(a, b, m, n, k, lda, ldb, ldc);
   if (m == 0 || n == 0) return;
   if (k == 0) return scale_rows(m, n, beta, C, ldc);
   ProductRegion const region("upit::gemm", 0, m, n, k, a == Op::transpose, b == Op::transpose);
   if constexpr (std::is_same_v<T, bfloat16>) {
 #ifdef UPIT_HAS_ONEDNN_BF16
-    backend::gemm_bf16(a, b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
+    backend::gemm_bf16(a, b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc, kernel);
 #else
     fail("products of bfloat16 need oneDNN 2.x, which this build was made without");
 #endif
@@ -70,6 +68,15 @@ void gemm(Exec const& exec, Op a, Op b, Index m, Index n, Index k, Real<T> alpha
       backend::gemm_blas(a, b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
     }
   }
+}
+
+template <class T, class TC>
+void gemm(Exec const& exec, Op a, Op b, Index m, Index n, Index k, Real<T> alpha, T const* A, Index lda,
+          T const* B, Index ldb, Real<T> beta, TC* C, Index ldc) {
+  static_assert(std::is_same_v<Exec, HostExec>,
+                "this source serves host builds; device builds bring their own");
+  (void)exec;  // host spaces finish what they are given before they return, so order is kept
+  backend::multiply<T, TC>(a, b, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc, backend::Bf16Kernel::by_shape);
 }
 
 template <class T>
@@ -91,7 +98,9 @@ Bf16Products bf16_products() { return Bf16Products::none; }
 
 #define UPIT_INSTANTIATE(T, TC)                                                                           \
   template void gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Real<T>, T const*, Index, T const*, \
-                            Index, Real<T>, TC*, Index);
+                            Index, Real<T>, TC*, Index);                                                  \
+  template void backend::multiply<T, TC>(Op, Op, Index, Index, Index, Real<T>, T const*, Index, T const*, \
+                                         Index, Real<T>, TC*, Index, Bf16Kernel);
 UPIT_INSTANTIATE(float, float)
 UPIT_INSTANTIATE(double, double)
 UPIT_INSTANTIATE(bfloat16, bfloat16)

@@ -98,10 +98,10 @@ class Products {
     succeed(dnnl_set_primitive_cache_capacity(0), "dnnl_set_primitive_cache_capacity");
   }
 
-  void multiply(Product const& p, void const* a, void const* b, void* c) {
+  void multiply(Product const& p, Bf16Kernel kernel, void const* a, void const* b, void* c) {
     std::lock_guard const lock(mutex_);
     void* const address[3] = {const_cast<void*>(a), const_cast<void*>(b), c};
-    if (prefers_general(p)) {
+    if (kernel == Bf16Kernel::general || (kernel == Bf16Kernel::by_shape && prefers_general(p))) {
       general(p, address);
     } else {
       fixed(p, address);
@@ -225,15 +225,15 @@ class Products {
 
 template <class TC>
 void gemm_bf16(Op a, Op b, Index m, Index n, Index k, float alpha, bfloat16 const* A, Index lda,
-               bfloat16 const* B, Index ldb, float beta, TC* C, Index ldc) {
+               bfloat16 const* B, Index ldb, float beta, TC* C, Index ldc, Bf16Kernel kernel) {
   static Products products;  // library handles; nothing here outlives Kokkos' memory
-  products.multiply({a, b, m, n, k, lda, ldb, ldc, alpha, beta, std::is_same_v<TC, float>}, A, B, C);
+  products.multiply({a, b, m, n, k, lda, ldb, ldc, alpha, beta, std::is_same_v<TC, float>}, kernel, A, B, C);
 }
 
 template void gemm_bf16(Op, Op, Index, Index, Index, float, bfloat16 const*, Index, bfloat16 const*, Index,
-                        float, bfloat16*, Index);
+                        float, bfloat16*, Index, Bf16Kernel);
 template void gemm_bf16(Op, Op, Index, Index, Index, float, bfloat16 const*, Index, bfloat16 const*, Index,
-                        float, float*, Index);
+                        float, float*, Index, Bf16Kernel);
 
 }  // namespace upit::backend
 

@@ -18,6 +18,7 @@ json to_json(BenchOptions const& o, BenchReport const& report, std::string const
   json out;
   out["surroundings"] = surroundings;
   out["ranks"] = ranks;
+  out["precision"] = o.precision == Precision::bf16 ? "bf16" : "fp32";
   out["shapes"] = {{"width", m.width},      {"layers", m.layers},
                    {"heads", m.heads},      {"kv_heads", m.kv_heads},
                    {"ffn", m.ffn},          {"vocabulary", m.vocabulary},
@@ -63,9 +64,10 @@ int bench(BenchCommand const& command, std::string const& surroundings, Communic
   console.say(surroundings);
   console.say(fmt::format(
       "d {}, L {}, H {}, G {}, f {}, V {}; {} x {} tokens a step over all ranks; r {}, E {}, K {}, {}; "
-      "groups of {}",
+      "groups of {}; {}",
       m.width, m.layers, m.heads, m.kv_heads, m.ffn, m.vocabulary, o.sequences, m.context, o.rank, o.experts,
-      o.active, o.mix == LoraMix::ffn ? "ffn" : "branch", o.group));
+      o.active, o.mix == LoraMix::ffn ? "ffn" : "branch", o.group,
+      o.precision == Precision::bf16 ? "bf16" : "fp32"));
   BenchReport const report = run_bench(world, o, console);
   Table table({"case", "ms best", "median", "tokens/s best", "median", "GFLOP/s best", "median", "share best",
                "median", "peak bytes a rank"});

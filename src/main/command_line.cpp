@@ -59,7 +59,7 @@ struct Words {
   InspectCommand inspect;
   EvalCommand eval;
   BenchCommand bench;
-  std::string mix = "branch", ceiling = "each";
+  std::string mix = "branch", precision = "fp32", ceiling = "each";
   std::vector<std::string> cases;
 };
 
@@ -133,6 +133,9 @@ void add_bench(CLI::App& app, Words& w) {
       ->capture_default_str();
   count("--rank", o.rank, "r");
   count("--repeat", o.repeats, "timed steps of each case");
+  app.add_option("--precision", w.precision, "type of weights and activations, and of the ceiling's products")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
   app.add_option("--mix", w.mix, "where experts are summed: in each linear, or after whole FFNs")
       ->check(CLI::IsMember({"branch", "ffn"}))
       ->capture_default_str();
@@ -151,7 +154,7 @@ void add_bench(CLI::App& app, Words& w) {
   app.footer(
       "A step: zero gradients, forward, backward, clipping, AdamW; random tokens, every position a loss "
       "token.\n"
-      "Ceiling: best over the linked BLASes of three single-precision products, all ranks at once, sampled "
+      "Ceiling: best over the linked BLASes of three products in that precision, all ranks at once, sampled "
       "before\n"
       "and after each step. Best share: fastest step over highest ceiling; median share: each step over the\n"
       "ceiling beside it.");
@@ -164,6 +167,7 @@ Command bench_command(Words w) {
   o.model.head_width = o.model.width / o.model.heads;
   o.ceiling_each = w.ceiling == "each";
   o.mix = w.mix == "ffn" ? LoraMix::ffn : LoraMix::branch;
+  o.precision = w.precision == "bf16" ? Precision::bf16 : Precision::fp32;
   if (!w.cases.empty()) o.cases.clear();
   for (auto const& name : w.cases) {
     for (auto const kind : {BenchKind::dense, BenchKind::dense_wide, BenchKind::lora, BenchKind::ffn_moe,

@@ -8,12 +8,13 @@
 #include "upit/comm/rank_grid.hpp"
 #include "upit/core/error.hpp"
 #include "upit/kernels/adamw.hpp"
-#include "upit/model/transformer.hpp"
+#include "upit/model/model.hpp"
 #include "upit/text/batches.hpp"
 #include "upit/upcycle/base_shapes.hpp"
 #include "upit/upcycle/buckets.hpp"
 #include "upit/upcycle/outlook.hpp"
 #include "upit/upcycle/run.hpp"
+#include "upit/upcycle/training.hpp"
 
 namespace upit {
 namespace {
@@ -23,12 +24,13 @@ constexpr auto kFloat = static_cast<Index>(sizeof(float));
 
 /// Bytes of a model's workspace. Layers are alike, so two small models tell the size of a large one; pages of
 /// theirs are never touched.
-Index workspace_bytes(ModelConfig model, ExpertConfig const& expert, Index tokens, bool with_backward) {
+Index workspace_bytes(Precision precision, ModelConfig model, ExpertConfig const& expert, Index tokens,
+                      bool with_backward) {
   auto const bytes = [&](Index layers) {
     ModelConfig m = model;
     m.layers = layers;
     ParameterTable const table(m, expert);
-    return Transformer<float>(m, expert, table, std::max<Index>(tokens, 1), with_backward).bytes();
+    return Model<float>(precision, m, expert, table, std::max<Index>(tokens, 1), with_backward).bytes();
   };
   Index const one = bytes(1);
   return one + (model.layers - 1) * (bytes(2) - one);
@@ -37,7 +39,8 @@ Index workspace_bytes(ModelConfig model, ExpertConfig const& expert, Index token
 /// The same on the rank that holds most FFN experts of a group.
 Index spread_workspace_bytes(Deck const& deck, ModelConfig const& model, ExpertConfig const& expert,
                              Index tokens, bool with_backward) {
-  Index const whole = workspace_bytes(model, expert, tokens, with_backward);
+  Precision const precision = upcycle::precision_of(deck);
+  Index const whole = workspace_bytes(precision, model, expert, tokens, with_backward);
   Index const ranks = deck.parallel.expert;
   if (!expert.mixes_ffns() || ranks == 1) return whole;
   Index const slots = std::max<Index>(tokens, 1) * expert.active;
@@ -45,8 +48,9 @@ Index spread_workspace_bytes(Deck const& deck, ModelConfig const& model, ExpertC
   ExchangeShape const shape = {first, slots, deck.parallel.capacity, deck.parallel.chunks};
   Index rows = 0;
   for (Index q = 0; q < ranks; ++q) rows = std::max(rows, exchange_capacity(shape, q));
-  auto const alone = expert_bytes<float>(model, expert, slots, slots, false, with_backward);
-  auto const among = expert_bytes<float>(model, expert, slots, rows, true, with_backward);
+  auto const bytes = precision == Precision::bf16 ? expert_bytes<bfloat16> : expert_bytes<float>;
+  auto const alone = bytes(model, expert, slots, slots, false, with_backward);
+  auto const among = bytes(model, expert, slots, rows, true, with_backward);
   Index const layers = with_backward ? model.layers : 1;
   return whole + layers * (among.per_layer - alone.per_layer) + among.once - alone.once;
 }
@@ -57,8 +61,19 @@ ExpertRange most_held(Deck const& deck, ExpertConfig const& expert) {
   return {0, (expert.count + deck.parallel.expert - 1) / deck.parallel.expert};
 }
 
-Index weight_bytes(ParameterTable const& table) {
-  return kFloat * (table.extent(Group::backbone) + table.extent(Group::expert) + table.extent(Group::router));
+/// Bytes of an activation, and of a weight to compute with.
+Index value_bytes(Deck const& deck) {
+  return upcycle::precision_of(deck) == Precision::bf16 ? static_cast<Index>(sizeof(bfloat16)) : kFloat;
+}
+
+/// As ModelWeights holds them: rounded values to compute with, and fp32 where they are trained.
+Index weight_bytes(Deck const& deck, ParameterTable const& table) {
+  Index bytes = kFloat * table.extent(Group::router);
+  for (Group const group : {Group::backbone, Group::expert}) {
+    bool const masters = value_bytes(deck) != kFloat && table.trained()[group];
+    bytes += (value_bytes(deck) + (masters ? kFloat : 0)) * table.extent(group);
+  }
+  return bytes;
 }
 
 /// What a rank sends for the sum over `ranks` of so many bytes.
@@ -132,8 +147,8 @@ StagePlan Planner::training(std::string name, BatchPlan const& batches, double e
   s.trained = ParameterTable(plan_.model, expert, trained).trained_count();
   ParameterTable const table(plan_.model, expert, trained, most_held(deck_, expert));
   Index const gradient = table.gradient_extent();
-  // Gradient and two moments, as wide as the weights; the blocks of the norm.
-  s.memory = weight_bytes(table) + 3 * kFloat * gradient +
+  // Gradient and two moments in fp32; the blocks of the norm.
+  s.memory = weight_bytes(deck_, table) + 3 * kFloat * gradient +
              static_cast<Index>(sizeof(double)) * kernels::squared_norm_blocks(gradient) +
              spread_workspace_bytes(deck_, plan_.model, expert, s.tokens, true);
   Index const experts = table.gradient_of(Group::expert).count;
@@ -214,7 +229,8 @@ void Planner::post_train() {
   if (group > 1) {
     // Four times a layer a slot's row travels, forward and back, unless its expert is at home.
     Index const slots = s.tokens * deck_.post_train.top_k;
-    s.sent += s.passes * 4 * plan_.model.layers * slots * plan_.model.width * kFloat * (group - 1) / group;
+    s.sent += s.passes * 4 * plan_.model.layers * slots * plan_.model.width * value_bytes(deck_) *
+              (group - 1) / group;
   }
   s.files = kFloat * (plan_.backbone + plan_.experts + plan_.routers);
   plan_.stages.push_back(s);
@@ -226,7 +242,7 @@ void Planner::evaluate() {
   ExpertConfig const expert = upcycle::moe_experts(deck_, deck_.expert.count);
   Index const sequences = std::min(deck_.evaluate.micro_batch, data_.held_out.size());
   s.tokens = (sequences + ranks_ - 1) / ranks_ * data_.held_out.longest();
-  s.memory = weight_bytes(ParameterTable(plan_.model, expert, {}, most_held(deck_, expert))) +
+  s.memory = weight_bytes(deck_, ParameterTable(plan_.model, expert, {}, most_held(deck_, expert))) +
              spread_workspace_bytes(deck_, plan_.model, expert, s.tokens, false);
   plan_.stages.push_back(s);
 }

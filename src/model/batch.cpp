@@ -8,12 +8,8 @@
 namespace upit {
 namespace {
 
-template <class T>
-void upload(std::vector<T> const& from, View1<T> const& to) {
-  auto const n = static_cast<Index>(from.size());
-  Kokkos::View<T const*, Kokkos::LayoutRight, Kokkos::HostSpace> const host(from.data(), n);
-  Kokkos::deep_copy(View1<T>(to.data(), n), host);
-}
+/// Elements of 8 bytes that hold n sample ids and five arrays of n int.
+Index packed_size(Index n) { return n + (5 * n + 1) / 2; }
 
 }  // namespace
 
@@ -44,31 +40,34 @@ void HostBatch::append(std::vector<int> const& tokens, std::vector<int> const& t
 }
 
 Batch::Batch(Index max_tokens)
-    : token_("upit::batch.token", max_tokens),
-      position_("upit::batch.position", max_tokens),
-      target_("upit::batch.target", max_tokens),
-      target_rows_("upit::batch.target_rows", max_tokens),
-      dense_target_("upit::batch.dense_target", max_tokens),
-      sample_("upit::batch.sample", max_tokens) {}
+    : max_tokens_(max_tokens),
+      buffer_("upit::batch.buffer", packed_size(max_tokens)),
+      staging_("upit::batch.staging", packed_size(max_tokens)) {}
 
 void Batch::assign(HostBatch const& host) {
-  expect(host.tokens() <= token_.extent_int(0), "a batch holds more tokens than its buffers");
-  tokens_ = host.tokens();
+  Index const n = host.tokens();
+  expect(n <= max_tokens_, "a batch holds more tokens than its buffers");
+  tokens_ = n;
   start_ = host.start;
   if (start_.empty()) start_.push_back(0);
-  std::vector<int> found, dense;
-  for (std::size_t i = 0; i < host.target.size(); ++i) {
-    if (host.target[i] < 0) continue;
-    found.push_back(static_cast<int>(i));
-    dense.push_back(host.target[i]);
+  // A copy of an earlier batch may still read these bytes: what it then brings is overwritten by this one,
+  // which is behind it in the same queue.
+  std::ranges::copy(host.sample, staging_.data());
+  int* const integers = reinterpret_cast<int*>(staging_.data() + n);
+  std::ranges::copy(host.token, integers);
+  std::ranges::copy(host.position, integers + n);
+  std::ranges::copy(host.target, integers + 2 * n);
+  targets_ = 0;
+  for (Index i = 0; i < n; ++i) {
+    int const target = host.target[at(i)];
+    if (target < 0) continue;
+    integers[3 * n + targets_] = static_cast<int>(i);
+    integers[4 * n + targets_] = target;
+    ++targets_;
   }
-  targets_ = static_cast<Index>(found.size());
-  upload(host.token, token_);
-  upload(host.position, position_);
-  upload(host.target, target_);
-  upload(host.sample, sample_);
-  upload(found, target_rows_);
-  upload(dense, dense_target_);
+  Index const size = packed_size(n);
+  Kokkos::deep_copy(Exec(), View1<std::uint64_t>(buffer_.data(), size),
+                    PinnedView1<std::uint64_t>(staging_.data(), size));
 }
 
 }  // namespace upit

@@ -97,7 +97,7 @@ double Head<T>::forward(Exec const& exec, View2<T> const& y, Parameter<T> const&
     kernels::fill<T>(exec, *dy, T(0));
     kernels::scatter_rows<T>(exec, din, row, *dy);
   }
-  HostView1<Real<T>> const copy(nll_copy_.data(), m);
+  PinnedView1<Real<T>> const copy(nll_copy_.data(), m);
   Kokkos::deep_copy(exec, copy, View1<Real<T>>(nll_.data(), m));
   exec.fence();
   nll_host_.assign(copy.data(), copy.data() + m);

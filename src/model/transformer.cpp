@@ -12,7 +12,7 @@
 #include "upit/kernels/rmsnorm.hpp"
 #include "upit/kernels/rotary.hpp"
 #include "upit/kernels/router.hpp"
-#include "upit/model/attention.hpp"
+#include "upit/model/blocked_attention.hpp"
 #include "upit/model/ffn_block.hpp"
 #include "upit/model/head.hpp"
 #include "upit/model/products.hpp"
@@ -37,7 +37,8 @@ struct Transformer<T>::Impl {
   FfnPass<T> ffn_pass(Exec const& exec, LayerParameters<T> const& p, LayerState<T> const& s,
                       Scratch<T> const& t, Batch const& batch, PassOptions const& options, int layer);
   void gather_statistics(Exec const& exec, LayerState<T> const& s, Index layer);
-  void read_statistics(Exec const& exec, Index tokens);
+  void fetch_statistics(Exec const& exec);
+  void read_statistics();
   View1<T const> norm_weight(Parameter<T> const& p) const { return View1<T const>(p.weight, model.width); }
   void norm_backward(Exec const& exec, View2<T> const& dy, View2<T> const& x, Parameter<T> const& weight,
                      View1<R> const& rstd, View2<T> const& dx) const;
@@ -52,16 +53,18 @@ struct Transformer<T>::Impl {
   Tensor const& head_tensor;  // the embedding if the two are tied
   Workspace<T> workspace;
   std::unique_ptr<FfnExperts<T>> experts;  // null unless a router chooses among FFNs
-  Attention<T> attention;
+  ModelAttention<T> attention;
   Head<T> head;
   View2<R> cosine, sine;                // (context, D/2)
   View2<T> x_final, y_final;            // (N, C) before and after the last norm
   View1<R> rstd_final;                  // (N)
+  View1<double> statistics;             // the four that follow, one after the other
   View2<double> assigned, probability;  // (L, E)
   View2<double> entropy;                // (L, 1)
   View1<double> auxiliary_sum;          // (1)
-  View1<R> balance_device;              // (L * E)
-  HostView1<R> balance_host;
+  PinnedView1<double> statistics_host;
+  View1<R> balance_device;  // (L * E)
+  PinnedView1<R> balance_host;
   AuxiliaryOptions auxiliary;
   RouterCounts counts;
   double auxiliary_host = 0.0;
@@ -87,10 +90,12 @@ Transformer<T>::Impl::Impl(ModelConfig const& m, ExpertConfig const& e, Paramete
       x_final("upit::x_final", max, m.width),
       y_final("upit::y_final", max, m.width),
       rstd_final("upit::rstd_final", max),
-      assigned("upit::router.assigned", m.layers, e.count),
-      probability("upit::router.probability", m.layers, e.count),
-      entropy("upit::router.entropy", m.layers, 1),
-      auxiliary_sum("upit::router.auxiliary", 1),
+      statistics("upit::router.statistics", m.layers * (2 * e.count + 1) + 1),
+      assigned(statistics.data(), m.layers, e.count),
+      probability(assigned.data() + assigned.size(), m.layers, e.count),
+      entropy(probability.data() + probability.size(), m.layers, 1),
+      auxiliary_sum(entropy.data() + entropy.size(), 1),
+      statistics_host("upit::router.statistics_host", statistics.size()),
       balance_device("upit::router.balance", m.layers * e.count),
       balance_host("upit::router.balance_host", m.layers * e.count) {
   for (int l = 0; l < m.layers; ++l) tensors.emplace_back(t, l);
@@ -162,6 +167,7 @@ double Transformer<T>::Impl::forward(Exec const& exec, Weights<T> const& weights
     if (expert.router != RouterUse::none) gather_statistics(exec, s, l);
     Kokkos::Profiling::popRegion();
   }
+  if (expert.router != RouterUse::none) fetch_statistics(exec);  // the head waits for them too
   Kokkos::Profiling::pushRegion("upit::head");
   auto const norm = backbone_parameter(norm_tensor, weights, gradient);
   View2<T> const x = first_rows(x_final, n), y = first_rows(y_final, n);
@@ -171,14 +177,17 @@ double Transformer<T>::Impl::forward(Exec const& exec, Weights<T> const& weights
   double const sum =
       head.forward(exec, y, head_parameter, batch, options.loss_scale, options.train ? &t.dh : nullptr);
   Kokkos::Profiling::popRegion();
-  if (expert.router != RouterUse::none) read_statistics(exec, n);
+  if (expert.router != RouterUse::none) read_statistics();
   return sum;
 }
 
 template <class T>
 void Transformer<T>::Impl::gather_statistics(Exec const& exec, LayerState<T> const& s, Index layer) {
   if (expert.router == RouterUse::gate) {
-    auto const row = [layer](View2<double> const& v) { return View1<double>(&v(layer, 0), v.extent(1)); };
+    auto const row = [layer](View2<double> const& v) {
+      auto const columns = static_cast<Index>(v.extent(1));
+      return View1<double>(v.data() + layer * columns, columns);
+    };
     kernels::router_statistics<R>(exec, s.expert, s.probability, row(assigned), row(probability),
                                   row(entropy));
     return;
@@ -192,20 +201,24 @@ void Transformer<T>::Impl::gather_statistics(Exec const& exec, LayerState<T> con
 }
 
 template <class T>
-void Transformer<T>::Impl::read_statistics(Exec const& exec, Index) {
-  exec.fence();
-  auto const read = [](View2<double> const& view, std::vector<double>& out) {
-    out.resize(view.size());
-    Kokkos::View<double**, Kokkos::LayoutRight, Kokkos::HostSpace> const host(out.data(), view.extent(0),
-                                                                              view.extent(1));
-    Kokkos::deep_copy(host, view);
+void Transformer<T>::Impl::fetch_statistics(Exec const& exec) {
+  Kokkos::deep_copy(exec, statistics_host, statistics);
+}
+
+/// After a wait for what `fetch_statistics` has enqueued.
+template <class T>
+void Transformer<T>::Impl::read_statistics() {
+  double const* const host = statistics_host.data();
+  auto const read = [&](View2<double> const& view, std::vector<double>& out) {
+    double const* const from = host + (view.data() - statistics.data());
+    out.assign(from, from + view.size());
   };
   if (expert.router == RouterUse::gate) {
     read(assigned, counts.assigned);
     read(probability, counts.probability);
     read(entropy, counts.entropy);
   } else {
-    Kokkos::deep_copy(auxiliary_host, Kokkos::View<double, Memory>(auxiliary_sum.data()));
+    auxiliary_host = statistics_host(auxiliary_sum.data() - statistics.data());
   }
 }
 

@@ -127,7 +127,7 @@ void Workspace<T>::make_router_state(LayerState<T>& s, Index n) {
   s.probability = make<R2>("probability", n, e.count);
   if (!e.mixes_lora_ffns()) return;
   s.offset = make<View1<Index>>("offset", e.count + 1, 1);
-  s.offset_host = make<HostView1<Index>>("offset_host", e.count + 1, 1);
+  s.offset_host = make<PinnedView1<Index>>("offset_host", e.count + 1, 1);
   s.order = make<View1<int>>("order", n * active, 1);
   s.place = make<View1<int>>("place", n * active, 1);
 }

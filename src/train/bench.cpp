@@ -13,6 +13,7 @@
 #include "upit/core/progress.hpp"
 #include "upit/core/random.hpp"
 #include "upit/core/timer.hpp"
+#include "upit/linalg/gemm.hpp"
 #include "upit/train/trainer.hpp"
 
 namespace upit {
@@ -116,30 +117,41 @@ void randomise_b(ParameterTable const& table, std::uint64_t seed, Weights<float>
 
 using CaseTrainer = std::unique_ptr<Trainer<float>>;
 
+/// Whether the two have the same backbone; then the values of `to` are those of `from`.
+bool copy_backbone(ModelWeights<float> const& from, ModelWeights<float> const& to) {
+  auto const differ = [](auto const& a, auto const& b) { return a.extent(0) != b.extent(0); };
+  if (differ(from.single.backbone, to.single.backbone) || differ(from.half.backbone, to.half.backbone))
+    return false;
+  Kokkos::deep_copy(to.single.backbone, from.single.backbone);
+  Kokkos::deep_copy(to.half.backbone, from.half.backbone);
+  return true;
+}
+
 /// A trainer with random weights. Cases with the same backbone share its values, so those are copied.
 CaseTrainer make_trainer(Communicator const& comm, RankGrid const& grid, BenchOptions const& options,
                          BenchKind kind, Index max_tokens, Trainer<float> const* first) {
   TrainerOptions settings;
   settings.loss_on_all = true;
   settings.balance = 0.01;
+  settings.precision = options.precision;
   ModelConfig const model = model_config(options, kind);
   auto trainer = std::make_unique<Trainer<float>>(comm, model, expert_config(options, kind),
                                                   trained_groups(kind), max_tokens, settings,
                                                   ExpertParallel{&grid, options.capacity, options.chunks});
-  auto const& weights = trainer->weights();
-  bool const same = first != nullptr && first->weights().backbone.extent(0) == weights.backbone.extent(0);
-  if (same) {
-    Kokkos::deep_copy(weights.backbone, first->weights().backbone);
-  } else {
-    initialise_backbone(trainer->table(), model, options.seed, weights);
-  }
+  auto const& weights = trainer->values();
+  bool const same = first != nullptr && copy_backbone(first->values(), weights);
+  if (!same) initialise_backbone(trainer->table(), model, options.seed, weights);
   initialise_router(trainer->table(), options.seed, 0, weights);
+  // Experts are trained in every case: their masters are here.
   if (kind == BenchKind::ffn_moe) {
-    randomise_experts(trainer->table(), options.seed, weights);
+    randomise_experts(trainer->table(), options.seed, weights.single);
   } else {
     initialise_lora(trainer->table(), options.seed, weights);
-    randomise_b(trainer->table(), options.seed, weights);
+    randomise_b(trainer->table(), options.seed, weights.single);
   }
+  Exec const exec;
+  weights.round(exec);
+  exec.fence();
   return trainer;
 }
 
@@ -147,7 +159,7 @@ CaseTrainer make_trainer(Communicator const& comm, RankGrid const& grid, BenchOp
 double sample_ceiling(Communicator const& comm, GemmPeak const& peak, std::span<ProductShape const> shapes) {
   constexpr Index kRepeats = 2;
   double best = 0.0;
-  for (Index library = 0; library < std::ssize(GemmPeak::libraries()); ++library) {
+  for (Index library = 0; library < std::ssize(peak.libraries()); ++library) {
     for (auto const& shape : shapes) {
       comm.barrier();
       best = std::max(best, comm.sum(peak.measure(library, shape, kRepeats)));
@@ -166,6 +178,8 @@ void check_options(BenchOptions const& options, int ranks) {
           fmt::format("{} sequences for {} ranks; every rank needs one", options.sequences, ranks));
   require(options.repeats >= 1, fmt::format("{} repetitions; at least 1 is needed", options.repeats));
   require(!options.cases.empty(), "bench was given no case to time");
+  require(options.precision == Precision::fp32 || bf16_products() != Bf16Products::none,
+          "--precision bf16 needs a build with oneDNN 2.x and a processor with AVX-512");
   for (auto const kind : options.cases) check(model_config(options, kind), expert_config(options, kind));
 }
 
@@ -261,7 +275,7 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
     timed_step(c, false);  // the warm-up: pages are touched, libraries have made their kernels
     report.cases[c].exchange_seconds.clear();
   }
-  GemmPeak const peak(options.shapes);
+  GemmPeak const peak(options.shapes, options.precision == Precision::bf16);
   sample_ceiling(comm, peak, options.shapes);  // likewise
 
   Index const steps_to_time = options.repeats * std::ssize(options.cases);

@@ -81,11 +81,11 @@ Evaluator<T>::Evaluator(Communicator const& comm, ModelConfig const& model, Expe
     : comm_(&comm), config_(model), expert_(expert), parallel_(parallel), table_(&table) {}
 
 template <class T>
-void Evaluator<T>::reserve(Index tokens) {
-  if (model_ && tokens <= max_tokens_) return;
+void Evaluator<T>::reserve(Index tokens, Precision precision) {
+  if (model_ && tokens <= max_tokens_ && model_->precision() == precision) return;
   model_.reset();  // the old buffers go before the new ones come
   max_tokens_ = std::max<Index>(tokens, 1);
-  model_ = std::make_unique<Transformer<T>>(config_, expert_, *table_, max_tokens_, false, parallel_);
+  model_ = std::make_unique<Model<T>>(precision, config_, expert_, *table_, max_tokens_, false, parallel_);
   batch_ = Batch(max_tokens_);
 }
 
@@ -117,7 +117,7 @@ void Evaluator<T>::collect(std::span<Sequence const> sequences, std::unordered_m
 }
 
 template <class T>
-Evaluation Evaluator<T>::evaluate(Weights<T> const& weights, TokenStore const& store,
+Evaluation Evaluator<T>::evaluate(ModelWeights<T> const& weights, TokenStore const& store,
                                   std::span<Index const> samples, EvaluationOptions const& options) {
   ProfilingRegion const region("upit::evaluate");
   std::unordered_map<Index, Index> place;  // of the samples asked for, which may be few of a large store
@@ -154,7 +154,7 @@ Evaluation Evaluator<T>::evaluate(Weights<T> const& weights, TokenStore const& s
   }
   bool const together = parallel_.spread() && expert_.mixes_ffns();
   if (together) largest = comm_->max(largest);  // building the model is collective: all ranks or none
-  reserve(largest);
+  reserve(largest, weights.precision);
   Exec const exec;
   for (auto const& step : steps) {
     auto const& mine = step.per_rank[rank];
@@ -172,7 +172,7 @@ Evaluation Evaluator<T>::evaluate(Weights<T> const& weights, TokenStore const& s
 }
 
 template <class T>
-Evaluation Evaluator<T>::evaluate(Weights<T> const& weights, TokenStore const& store,
+Evaluation Evaluator<T>::evaluate(ModelWeights<T> const& weights, TokenStore const& store,
                                   EvaluationOptions const& options) {
   std::vector<Index> all(at(store.size()));
   std::iota(all.begin(), all.end(), Index{0});

@@ -14,7 +14,7 @@ namespace {
 
 /// Reads `name` (shape `shape`) into rows that start at element `first` of tensor `t`.
 void read_part(HuggingFaceWeights const& files, std::string const& name, std::vector<Index> const& shape,
-               Tensor const& t, Index first, Weights<float> const& weights) {
+               Tensor const& t, Index first, ModelWeights<float> const& weights) {
   files.require_shape(name, shape);
   Index size = 1;
   for (Index const extent : shape) size *= extent;
@@ -22,10 +22,17 @@ void read_part(HuggingFaceWeights const& files, std::string const& name, std::ve
   constexpr Index kPiece = Index{1} << 24;
   for (Index begin = 0; begin < size; begin += kPiece) {
     Index const count = std::min(kPiece, size - begin);
-    View1<float> const device(weights.backbone.data() + t.offset + first + begin, count);
+    Tensor piece = t;  // as a tensor of its own
+    piece.shape = {count};
+    piece.offset += first + begin;
+    View1<float> const device =
+        weights.precision == Precision::fp32
+            ? weights.single.tensor(piece)
+            : View1<float>(Kokkos::view_alloc("upit::read_part", Kokkos::WithoutInitializing), count);
     auto const host = Kokkos::create_mirror_view(device);
     files.read(name, begin, std::span<float>(host.data(), static_cast<std::size_t>(count)));
     Kokkos::deep_copy(device, host);
+    if (weights.precision != Precision::fp32) assign(weights, piece, device);
   }
 }
 
@@ -53,7 +60,7 @@ ModelConfig huggingface_shapes(std::string const& directory, Index context) {
 }
 
 void load_huggingface(std::string const& directory, ParameterTable const& table, ModelConfig const& m,
-                      Weights<float> const& weights) {
+                      ModelWeights<float> const& weights) {
   HuggingFaceWeights const files(directory);
   Index const c = m.width, q = m.heads * m.head_width, kv = m.kv_heads * m.head_width;
   read_part(files, "model.embed_tokens.weight", {m.vocabulary, c}, table.find("embedding"), 0, weights);

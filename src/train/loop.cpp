@@ -78,6 +78,9 @@ LoopReport train_loop(Trainer<float>& trainer, TokenStore const& store, BatchPla
   if (Index const newest = newest_state(settings.directory, comm); newest >= 0) {
     first = read_state(state_path(settings.directory, newest), comm, trainer.table(), trainer.weights(),
                        trainer.optimizer().first_moment(), trainer.optimizer().second_moment(), &window);
+    Exec const exec;
+    trainer.values().round(exec);
+    exec.fence();
     comm.agree([&] {
       require(first <= settings.steps,
               fmt::format("{} stands at step {}, but stage {} has {} steps",

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "upit/core/error.hpp"
 #include "upit/core/profiling.hpp"
@@ -79,6 +80,18 @@ void read_tensor(H5File const& file, std::string const& name, Tensor const& t, f
   auto const host = Kokkos::create_mirror_view(device);
   file.read<float>(name, std::span<float>(host.data(), host.extent(0)), {{t.first}, {t.shape[0]}});
   Kokkos::deep_copy(device, host);
+}
+
+/// The same into every form in which the tensor is held, by way of memory for one tensor where that is not
+/// fp32.
+void read_tensor(H5File const& file, std::string const& name, Tensor const& t,
+                 ModelWeights<float> const& weights) {
+  if (weights.precision == Precision::fp32 || t.group == Group::router) {
+    return read_tensor(file, name, t, data_of(t, weights.single));
+  }
+  View1<float> const values(Kokkos::view_alloc("upit::read_tensor", Kokkos::WithoutInitializing), t.size());
+  read_tensor(file, name, t, values.data());
+  assign(weights, t, values);
 }
 
 /// `comm` as the file was opened with: what is wrong with it is wrong for all ranks.
@@ -204,13 +217,30 @@ std::string backbone_hash(ParameterTable const& table, Weights<float> const& wei
 void write_model_file(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
                       ParameterTable const& table, Weights<float> const& weights, Groups groups,
                       RankGrid const* grid) {
+  write_model_file(path, comm, info, table, ModelWeights<float>(weights), groups, grid);
+}
+
+void write_model_file(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
+                      ParameterTable const& table, ModelWeights<float> const& weights, Groups groups,
+                      RankGrid const* grid, std::string const& source) {
   ProfilingRegion const region("upit::write_model_file");
+  std::optional<H5File> from;
   H5File file = H5File::create(path, &comm);
   write_info(file, info);
   for (auto const& t : table.tensors()) {
     if (!wanted(groups, t.group)) continue;
-    write_tensor(file, comm, grid, dataset_name(t), t, data_of(t, weights));
+    if (weights.in_single(t.group)) {
+      write_tensor(file, comm, grid, dataset_name(t), t, data_of(t, weights.single));
+      continue;
+    }
+    expect(!source.empty(), "rounded weights are not written: a file must hold the exact ones");
+    if (!from) from.emplace(H5File::open(source, &comm));
+    View1<float> const values(Kokkos::view_alloc("upit::write_tensor", Kokkos::WithoutInitializing),
+                              t.size());
+    read_tensor(*from, dataset_name(t), t, values.data());
+    write_tensor(file, comm, grid, dataset_name(t), t, values.data());
   }
+  if (from) from->close();
   file.close();
 }
 
@@ -223,10 +253,15 @@ ModelFileInfo read_model_info(std::string const& path, Communicator const* comm)
 
 void read_model_file(std::string const& path, Communicator const* comm, ParameterTable const& table,
                      Weights<float> const& weights, Groups groups) {
+  read_model_file(path, comm, table, ModelWeights<float>(weights), groups);
+}
+
+void read_model_file(std::string const& path, Communicator const* comm, ParameterTable const& table,
+                     ModelWeights<float> const& weights, Groups groups) {
   H5File file = H5File::open(path, comm);
   read_info(file, comm);
   for (auto const& t : table.tensors()) {
-    if (wanted(groups, t.group)) read_tensor(file, dataset_name(t), t, data_of(t, weights));
+    if (wanted(groups, t.group)) read_tensor(file, dataset_name(t), t, weights);
   }
   file.close();
 }

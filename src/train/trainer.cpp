@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "upit/comm/collectives.hpp"
 #include "upit/core/profiling.hpp"
 #include "upit/train/batch_builder.hpp"
 
@@ -21,10 +22,10 @@ Trainer<T>::Trainer(Communicator const& comm, ModelConfig const& model, ExpertCo
       table_(std::make_unique<ParameterTable>(model, expert, trained,
                                               spread_ ? parallel.held(expert.count) : ExpertRange{})),
       options_(options),
-      weights_(*table_),
+      weights_(options.precision, *table_),
       gradient_("upit::gradient", table_->gradient_extent()),
       optimizer_(*table_),
-      model_(model, expert, *table_, std::max<Index>(max_tokens, 1), true, parallel),
+      model_(options.precision, model, expert, *table_, std::max<Index>(max_tokens, 1), true, parallel),
       batch_(std::max<Index>(max_tokens, 1)) {}
 
 template <class T>
@@ -64,12 +65,12 @@ std::vector<double> Trainer<T>::balance_coefficients(Index parts, StepReport& re
 template <class T>
 void Trainer<T>::sum_gradient(Exec const& exec) {
   ProfilingRegion const region("upit::sum_gradient");
-  if (!spread_) return comm_->sum(exec, gradient_);
+  if (!spread_) return upit::sum(*comm_, exec, gradient_);
   for (Group const group : {Group::backbone, Group::expert, Group::router}) {
     auto const s = table_->gradient_of(group);
     if (table_->trained()[group]) {
-      (group == Group::expert ? parallel_.grid->replicas() : *comm_)
-          .sum(exec, View1<Real<T>>(gradient_.data() + s.first, s.count));
+      upit::sum(group == Group::expert ? parallel_.grid->replicas() : *comm_, exec,
+                View1<Real<T>>(gradient_.data() + s.first, s.count));
     }
   }
 }
@@ -78,10 +79,9 @@ void Trainer<T>::sum_gradient(Exec const& exec) {
 template <class T>
 double Trainer<T>::gradient_norm(Exec const& exec) {
   ProfilingRegion const region("upit::gradient_norm");
-  double experts = optimizer_.squared_norm(exec, gradient_, Group::expert);
-  if (spread_) experts = parallel_.grid->expert().sum(experts);
-  double const norm = std::sqrt(optimizer_.squared_norm(exec, gradient_, Group::backbone) + experts +
-                                optimizer_.squared_norm(exec, gradient_, Group::router));
+  auto const [backbone, own_experts, router] = optimizer_.squared_norms(exec, gradient_);
+  double const experts = spread_ ? parallel_.grid->expert().sum(own_experts) : own_experts;
+  double const norm = std::sqrt(backbone + experts + router);
   // Groups may add their shares in different orders, and one bit in the clipping would let replicas part.
   return spread_ ? comm_->max(norm) : norm;
 }
@@ -162,10 +162,8 @@ StepReport Trainer<T>::step(TokenStore const& store, std::vector<MicroStep> cons
 
 template <class T>
 Index Trainer<T>::bytes() const {
-  return model_.bytes() + optimizer_.bytes() +
-         static_cast<Index>(gradient_.span() * sizeof(Real<T>) +
-                            (weights_.backbone.span() + weights_.expert.span()) * sizeof(T) +
-                            weights_.router.span() * sizeof(Real<T>));
+  return model_.bytes() + optimizer_.bytes() + weights_.bytes() +
+         static_cast<Index>(gradient_.span() * sizeof(Real<T>));
 }
 
 template class Trainer<float>;

@@ -38,7 +38,7 @@ Evaluation score_dense(Run& run, BaseModel const& base, std::string const& exper
   ExpertConfig const expert =
       expert_file.empty() ? ExpertConfig{} : single_expert(run.deck(), RouterUse::none);
   ParameterTable const table(base.model, expert);
-  Weights<float> const weights(table);
+  ModelWeights<float> const weights(precision_of(run.deck()), table);
   load_base(run, base, table, weights);
   if (!expert_file.empty()) {
     read_model_file(run.path(expert_file), &run.world(), table, weights, expert_groups(run.deck()));
@@ -53,7 +53,7 @@ Evaluation score_moe(Run& run, MoeModel const& moe, bool random_router) {
   ExpertParallel const parallel = run.parallel();
   ParameterTable const table(moe.base.model, expert, {},
                              expert.mixes_ffns() ? parallel.held(expert.count) : ExpertRange{});
-  Weights<float> const weights(table);
+  ModelWeights<float> const weights(precision_of(run.deck()), table);
   read_model_file(run.path(moe.file), &run.world(), table, weights, {true, true, true});
   if (random_router) initialise_router(table, run.seed() + 1, moe.experts, weights);
   Evaluator<float> evaluator(run.world(), moe.base.model, expert, table, parallel);

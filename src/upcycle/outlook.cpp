@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "upit/core/error.hpp"
+#include "upit/linalg/gemm.hpp"
 #include "upit/text/batches.hpp"
 #include "upit/text/generator.hpp"
 #include "upit/upcycle/buckets.hpp"
@@ -30,6 +32,9 @@ Index route_steps(Deck const& deck, TokenStore const& training_set) {
 }
 
 void check_outlook(Deck const& deck, Dataset const& data) {
+  require(deck.train.precision != "bf16" || bf16_products() != Bf16Products::none,
+          "train.precision = \"bf16\" needs a build with oneDNN 2.x and a processor with AVX-512; "
+          "\"fp32\" runs everywhere");
   if (deck.model.base.empty()) require_documents(deck.pretrain.documents);
   BatchPlan const batches(data.train, deck.data.context, deck.data.packing, deck.train.batch,
                           deck.train.micro_batch, deck.run.seed);
@@ -38,6 +43,12 @@ void check_outlook(Deck const& deck, Dataset const& data) {
 
 std::vector<std::string> outlook_warnings(Deck const& deck, Dataset const& data) {
   std::vector<std::string> warnings;
+  if (deck.train.precision == "bf16" && bf16_products() == Bf16Products::emulated) {
+    warnings.push_back(
+        "train.precision = \"bf16\": this processor has no 16-bit products (AVX512_BF16); they are emulated, "
+        "and "
+        "\"fp32\" is faster here");
+  }
   for (auto const& source : data.report.sources) {
     if (source.drawn > 0) continue;
     warnings.push_back(fmt::format("{} gives none of data.samples = {}: its weight is too small", source.name,

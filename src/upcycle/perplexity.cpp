@@ -26,7 +26,7 @@ Index PerplexityScorer::blocks(Index part, Index parts) const {
   return (all - part + parts - 1) / parts;
 }
 
-std::optional<std::vector<double>> PerplexityScorer::score(Weights<float> const& weights, Index part,
+std::optional<std::vector<double>> PerplexityScorer::score(ModelWeights<float> const& weights, Index part,
                                                            Index parts,
                                                            std::function<bool(Index)> const& stop) {
   std::vector<double> scores(samples_.size(), 0.0);

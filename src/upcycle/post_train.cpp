@@ -29,7 +29,7 @@ MoeModel post_train(Run& run, MoeModel const& assembled) {
   options.seed = deck.run.seed + 0x9e3779b97f4a7c15ULL;
   Trainer<float> trainer(run.world(), model, expert, moe_trained(deck),
                          plan.max_tokens_per_rank(run.world().size()), options, run.parallel());
-  read_model_file(run.path(assembled.file), &run.world(), trainer.table(), trainer.weights(),
+  read_model_file(run.path(assembled.file), &run.world(), trainer.table(), trainer.values(),
                   {true, true, true});
   // Epochs count on from stage 1, so that the order of data depends on (seed, epoch) alone.
   Index const first_sample = plan.samples_seen(plan.steps(deck.prepare.epochs));
@@ -42,7 +42,7 @@ MoeModel post_train(Run& run, MoeModel const& assembled) {
   say_training(run, "stage 5: post-training", report);
   write_model_file(run.path(moe.file), run.world(),
                    run.file_info("moe", model, expert, assembled.base.hash, steps), trainer.table(),
-                   trainer.weights(), {true, true, true}, trainer.parallel().grid);
+                   trainer.values(), {true, true, true}, trainer.parallel().grid, run.path(assembled.file));
   stage.finish(fmt::format("steps {}, last loss {:.4f}", steps, report.last_loss));
   return moe;
 }

@@ -84,12 +84,12 @@ ExpertSet prepare(Run& run, BaseModel const& base) {
   ExpertConfig const expert = single_expert(deck, RouterUse::none);
   Trainer<float> trainer(run.world(), base.model, expert, dense_trained(deck),
                          plan.max_tokens_per_rank(run.world().size()), trainer_options(deck));
-  load_base(run, base, trainer.table(), trainer.weights());
-  if (expert.has_lora()) initialise_lora(trainer.table(), run.seed(), trainer.weights());
+  load_base(run, base, trainer.table(), trainer.values());
+  if (expert.has_lora()) initialise_lora(trainer.table(), run.seed(), trainer.values());
   auto const save = [&](Index j, Index step) {
     write_model_file(run.path(file(j)), run.world(),
                      run.file_info("expert", base.model, expert, base.hash, step), trainer.table(),
-                     trainer.weights(), expert_groups(deck));
+                     trainer.values(), expert_groups(deck));
   };
   // The base as an expert: LoRA as it starts, B = 0, or the model as it starts. Task vectors begin there.
   if (!run.directory().exists(file(0))) save(0, 0);

@@ -67,7 +67,7 @@ BaseModel pretrain(Run& run) {
   BatchPlan const plan(documents, deck.data.context, false, deck.pretrain.batch, micro_batch, run.seed());
   Trainer<float> trainer(run.world(), base.model, {}, {true, false, false},
                          plan.max_tokens_per_rank(run.world().size()), trainer_options(deck));
-  initialise_backbone(trainer.table(), base.model, run.seed(), trainer.weights());
+  initialise_backbone(trainer.table(), base.model, run.seed(), trainer.values());
   ModelFileInfo info = run.file_info("dense", base.model, {}, "", 0);
   LoopSettings settings =
       loop_settings(run, "pretrain", run.steps(plan.steps(deck.pretrain.epochs)), 0, info);
@@ -81,7 +81,7 @@ BaseModel pretrain(Run& run) {
   say_training(run, "stage 0: pre-training on generated documents", report);
   info.base_hash = base.hash = backbone_hash(trainer.table(), trainer.weights());
   info.step = settings.steps;
-  write_model_file(base.path, run.world(), info, trainer.table(), trainer.weights(), {true, false, false});
+  write_model_file(base.path, run.world(), info, trainer.table(), trainer.values(), {true, false, false});
   stage.finish(fmt::format("steps {}, last loss {:.4f}", settings.steps, report.last_loss));
   return base;
 }

@@ -61,7 +61,7 @@ struct Routing {
   Index experts() const { return groups.experts(); }
   std::string path(std::string const& file) const { return run.path(stage.file(file)); }
 
-  void load_expert(Index e, ParameterTable const& table, Weights<float> const& weights) const {
+  void load_expert(Index e, ParameterTable const& table, ModelWeights<float> const& weights) const {
     std::string const path = run.path(from.files[at(e)]);
     std::string const base = read_model_info(path, &groups.group()).base_hash;
     if (base != from.base.hash) {
@@ -99,7 +99,7 @@ PerplexityMatrix Routing::perplexities() {
   }
   ExpertConfig const shape = single_expert(run.deck(), RouterUse::none);
   ParameterTable const table(from.base.model, shape);
-  Weights<float> const weights(table);
+  ModelWeights<float> const weights(precision_of(run.deck()), table);
   load_base(run, from.base, table, weights);
   PerplexityScorer scorer(world, from.base.model, shape, table, run.data().train, seeds);
   Index const blocks = scorer.blocks(groups.group().rank(), groups.group().size());
@@ -183,7 +183,7 @@ std::vector<RouteOutcome> Routing::train(std::vector<std::vector<Index>> const& 
   Communicator const& group = groups.group();
   RouteTraining const settings = training_settings(run, from.base.model, group.size());
   RouteTrainer trainer(group, settings, run.data().train, samples);
-  load_base(run, from.base, trainer.table(), trainer.weights());
+  load_base(run, from.base, trainer.table(), trainer.values());
   Groups const kept = {false, true, true};
 
   std::vector<RouteOutcome> outcomes = finished();
@@ -223,7 +223,7 @@ std::vector<RouteOutcome> Routing::train(std::vector<std::vector<Index>> const& 
     std::vector<double> rows, outcome;
     groups.together([&] {
       if (!mine) return;
-      load_expert(e, trainer.table(), trainer.weights());
+      load_expert(e, trainer.table(), trainer.values());
       auto const after_step = [&](RouteStep const& s) {
         progress.update(++taken, fmt::format("expert {}  loss {:.4f}  router loss {:.4f}  {:.0f} tokens/s", e,
                                              s.loss, s.auxiliary, s.tokens_per_second));
@@ -286,9 +286,9 @@ PerplexityMatrix::PerplexityMatrix(Index s, Index n)
 
 bool PerplexityMatrix::known(Index expert) const { return samples == 0 || !std::isnan(value[at(expert)]); }
 
-void fill_perplexities(ExpertGroups const& groups, PerplexityScorer& scorer, Weights<float> const& weights,
-                       std::function<void(Index expert)> const& load, PerplexityMatrix& matrix,
-                       std::function<bool()> const& after_round,
+void fill_perplexities(ExpertGroups const& groups, PerplexityScorer& scorer,
+                       ModelWeights<float> const& weights, std::function<void(Index expert)> const& load,
+                       PerplexityMatrix& matrix, std::function<bool()> const& after_round,
                        std::function<bool(Index, double)> const& stop) {
   Communicator const &world = groups.world(), &group = groups.group();
   Index finished = 0;

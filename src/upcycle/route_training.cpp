@@ -96,6 +96,7 @@ std::optional<RouteOutcome> RouteTrainer::train(Index expert,
   Weights<float> const& weights = trainer_.weights();
   std::vector<Index> const& bucket = buckets_[at(expert)];
   initialise_router(trainer_.table(), settings_.seed, expert, weights);
+  trainer_.values().round(Exec());
   trainer_.optimizer().reset(Exec());
   View1<float> const start = copy_of(weights.router);
 
@@ -161,7 +162,7 @@ RouteTrainer::Losses RouteTrainer::evaluate(std::vector<Index> const& samples, b
     build_batch(*store_, mine, settings_.options.loss_on_all, true, host_);
     trainer_.batch().assign(host_);
     sums[0] +=
-        trainer_.model().forward(exec, trainer_.weights(), trainer_.batch(), PassOptions{}, View1<float>());
+        trainer_.model().forward(exec, trainer_.values(), trainer_.batch(), PassOptions{}, View1<float>());
     sums[1] += trainer_.model().auxiliary_loss();
   }
   group_->sum(std::span<double>(sums));
@@ -182,7 +183,7 @@ double RouteTrainer::logit_rms(View1<float> const& vectors, std::vector<Index> c
     if (mine.empty()) continue;
     build_batch(*store_, mine, false, false, host_);
     trainer_.batch().assign(host_);
-    trainer_.model().forward(Exec(), trainer_.weights(), trainer_.batch(), PassOptions{}, View1<float>());
+    trainer_.model().forward(Exec(), trainer_.values(), trainer_.batch(), PassOptions{}, View1<float>());
     for (double const z : trainer_.model().router_logits()) {
       sums[0] += z * z;
       sums[1] += 1.0;

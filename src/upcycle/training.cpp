@@ -12,6 +12,10 @@
 
 namespace upit::upcycle {
 
+Precision precision_of(Deck const& deck) {
+  return deck.train.precision == "bf16" ? Precision::bf16 : Precision::fp32;
+}
+
 TrainerOptions trainer_options(Deck const& deck) {
   TrainerOptions o;
   o.adamw.beta1 = deck.train.beta1;
@@ -21,6 +25,7 @@ TrainerOptions trainer_options(Deck const& deck) {
   o.clip = deck.train.clip;
   o.loss_on_all = deck.data.loss_on == "all";
   o.seed = deck.run.seed;
+  o.precision = precision_of(deck);
   return o;
 }
 
@@ -28,7 +33,7 @@ namespace {
 
 /// The base of a model whose FFN is its one expert: the same values under the expert's names.
 void load_base_as_expert(Run& run, BaseModel const& base, ParameterTable const& table,
-                         Weights<float> const& weights) {
+                         ModelWeights<float> const& weights) {
   ParameterTable const dense(base.model, {});
   Weights<float> const values(dense);
   load_base(run, base, dense, values);
@@ -36,13 +41,14 @@ void load_base_as_expert(Run& run, BaseModel const& base, ParameterTable const& 
     if (t.group == Group::router) continue;
     std::string name = t.name;
     if (t.group == Group::expert) name.replace(name.find(".experts."), 9, ".ffn.");
-    Kokkos::deep_copy(weights.tensor(t), values.tensor(dense.find(name)));
+    assign(weights, t, values.tensor(dense.find(name)));
   }
 }
 
 }  // namespace
 
-void load_base(Run& run, BaseModel const& base, ParameterTable const& table, Weights<float> const& weights) {
+void load_base(Run& run, BaseModel const& base, ParameterTable const& table,
+               ModelWeights<float> const& weights) {
   if (table.contains("layers.0.experts.gate_up")) return load_base_as_expert(run, base, table, weights);
   if (directory_on_root(base.path, run.world())) {
     run.world().agree([&] { load_huggingface(base.path, table, base.model, weights); });

@@ -50,7 +50,10 @@ struct Named {
 };
 
 std::vector<Named> libraries() {
-  std::vector<Named> out = {{"rule", by_rule}, {"OpenBLAS", backend::gemm_blas}};
+  std::vector<Named> out = {{"rule", by_rule}};
+#if !defined(KOKKOS_ENABLE_CUDA) && !defined(KOKKOS_ENABLE_HIP)
+  out.push_back({"OpenBLAS", backend::gemm_blas});
+#endif
 #ifdef UPIT_HAS_ONEDNN
   out.push_back({"oneDNN", backend::gemm_onednn});
 #endif

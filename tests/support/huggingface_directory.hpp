@@ -22,8 +22,10 @@ struct HuggingFaceLayout {
   bool rope_parameters = false;  // rope_theta below rope_parameters, else at the top
 };
 
+/// `backbone`: a model's values on the host, which the list points into.
 inline std::vector<SafetensorOut> huggingface_tensors(ModelConfig const& m, ParameterTable const& table,
-                                                      Weights<float> const& w, std::string const& dtype) {
+                                                      std::vector<float> const& backbone,
+                                                      std::string const& dtype) {
   std::vector<SafetensorOut> list;
   auto const part = [&](std::string const& name, Tensor const& t, Index first, std::vector<Index> shape) {
     Index size = 1;
@@ -31,7 +33,7 @@ inline std::vector<SafetensorOut> huggingface_tensors(ModelConfig const& m, Para
     list.push_back({name,
                     dtype,
                     std::move(shape),
-                    {w.backbone.data() + t.offset + first, static_cast<std::size_t>(size)}});
+                    {backbone.data() + t.offset + first, static_cast<std::size_t>(size)}});
   };
   Index const c = m.width, q = m.heads * m.head_width, kv = m.kv_heads * m.head_width, f = m.ffn;
   part("model.embed_tokens.weight", table.find("embedding"), 0, {m.vocabulary, c});

@@ -18,7 +18,13 @@ class PlainModel {
 
   PlainModel(ModelConfig const& model, ExpertConfig const& expert, ParameterTable const& table,
              Weights<double> const& weights)
-      : m_(model), e_(expert), table_(&table), w_(weights) {}
+      : m_(model), e_(expert), table_(&table) {
+    for (auto const& [to, from] :
+         {std::pair(&w_.backbone, &weights.backbone), std::pair(&w_.expert, &weights.expert),
+          std::pair(&w_.router, &weights.router)}) {
+      *to = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), *from);
+    }
+  }
 
   /// Logits of every position of a sample.
   std::vector<Vector> logits(std::vector<int> const& token) const {
@@ -220,7 +226,9 @@ class PlainModel {
   ModelConfig m_;
   ExpertConfig e_;
   ParameterTable const* table_;
-  Weights<double> w_;
+  struct {
+    HostView1<double> backbone, expert, router;
+  } w_;  // copies that loops on the host can read
 };
 
 }  // namespace upit::test

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit::test {
 

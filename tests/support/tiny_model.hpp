@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "support/values.hpp"
 #include "upit/core/random.hpp"
 #include "upit/model/transformer.hpp"
 
@@ -63,10 +64,12 @@ Weights<T> random_weights(ParameterTable const& table, std::uint64_t seed, doubl
     RandomKey const key = random_key(seed, "test", number++);
     T* const data =
         t.group == Group::router ? reinterpret_cast<T*>(w.router.data() + t.offset) : w.tensor(t).data();
+    std::vector<T> values;
     for (Index i = 0; i < t.size(); ++i) {
       double const u = 2.0 * random_uniform(key, static_cast<std::uint64_t>(i)) - 1.0;
-      data[i] = static_cast<T>(t.shape.size() == 1 ? 1.0 + 0.3 * u : a * u);
+      values.push_back(static_cast<T>(t.shape.size() == 1 ? 1.0 + 0.3 * u : a * u));
     }
+    put_all(data, values);
   }
   return w;
 }

@@ -7,6 +7,7 @@
 
 #include "support/tiny_data.hpp"
 #include "support/tiny_model.hpp"
+#include "upit/comm/collectives.hpp"
 #include "upit/train/trainer.hpp"
 
 namespace upit::test {
@@ -20,6 +21,7 @@ struct TrainingCase {
   double balance = 0.0;
   double auxiliary_share = 0.0;  // 1 - alpha of stage 3; negatives come from other samples
   bool zero_router = false;      // all logits tie, so that every token goes to the first K experts
+  Precision precision = Precision::fp32;
 };
 
 inline constexpr Index kTrainingContext = 40;
@@ -37,13 +39,19 @@ struct TrainingOutcome {
 
 /// What of `whole` the table has: experts may be a range of them.
 template <class T>
-void copy_held(ParameterTable const& table, Weights<T> const& to, ParameterTable const& whole_table,
+void copy_held(ParameterTable const& table, ModelWeights<T> const& to, ParameterTable const& whole_table,
                Weights<T> const& whole) {
   for (auto const& t : table.tensors()) {
     Tensor const& from = whole_table.find(t.name);
     Index const row = from.size() / from.shape.front();
-    Kokkos::deep_copy(to.tensor(t), View1<T>(whole.tensor(from).data() + t.first * row, t.size()));
+    assign(to, t, View1<T>(whole.tensor(from).data() + t.first * row, t.size()));
   }
+}
+
+template <class T>
+void copy_held(ParameterTable const& table, Weights<T> const& to, ParameterTable const& whole_table,
+               Weights<T> const& whole) {
+  copy_held(table, ModelWeights<T>(to), whole_table, whole);
 }
 
 template <class T>
@@ -54,6 +62,7 @@ TrainerOptions training_options(TrainingCase const& c) {
   options.adamw.weight_decay = 0.01;
   options.language_weight = 1.0 - c.auxiliary_share;
   options.auxiliary_weight = c.auxiliary_share;
+  options.precision = c.precision;
   return options;
 }
 
@@ -69,7 +78,7 @@ std::vector<T> gather_gradient(ParameterTable const& table, ParameterTable const
     View1<T> const tensor("gathered", w.size());
     Kokkos::deep_copy(View1<T>(tensor.data() + t.first * (w.size() / w.shape.front()), t.size()),
                       View1<T>(part.data() + t.gradient_offset, t.size()));
-    if (parallel.spread() && t.group == Group::expert) parallel.grid->expert().sum(Exec(), tensor);
+    if (parallel.spread() && t.group == Group::expert) sum(parallel.grid->expert(), Exec(), tensor);
     auto const values = flat(tensor);
     all.insert(all.end(), values.begin(), values.end());
   }
@@ -86,7 +95,7 @@ TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index 
   ParameterTable const whole(c.tiny.model, c.tiny.expert, c.tiny.trained);
   auto const start = random_weights<T>(whole, 5);
   if (c.zero_router) Kokkos::deep_copy(start.router, Real<T>(0));
-  copy_held(trainer.table(), trainer.weights(), whole, start);
+  copy_held(trainer.table(), trainer.values(), whole, start);
   TrainingOutcome<T> out;
   for (Index s = 0; s < steps; ++s) {
     auto const micro = plan.step(s, 3, comm.size(), false);
@@ -105,11 +114,12 @@ TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index 
   // Whole tensors on every rank: each brings its part, the other ranks' parts are zero.
   Weights<T> const all(whole);
   for (auto const& t : trainer.table().tensors()) {
+    if (!trainer.values().in_single(t.group)) continue;  // frozen and rounded: nothing that training left
     Tensor const& to = whole.find(t.name);
     Index const row = to.size() / to.shape.front();
     Kokkos::deep_copy(View1<T>(all.tensor(to).data() + t.first * row, t.size()), trainer.weights().tensor(t));
   }
-  if (parallel.spread()) parallel.grid->expert().sum(Exec(), all.expert);
+  if (parallel.spread()) sum(parallel.grid->expert(), Exec(), all.expert);
   out.weights = flat(all);
   out.rounds = trainer.model().exchange_rounds();
   return out;
@@ -147,6 +157,16 @@ inline std::vector<TrainingCase> training_cases() {
   ExpertConfig auxiliary = one;
   auxiliary.router = RouterUse::auxiliary;
   list.push_back({"auxiliary", {tiny_model(true, 2), auxiliary, experts}, 4, 3, false, 0.0, 0.5});
+  return list;
+}
+
+/// The same cases, computed in 16 bits.
+inline std::vector<TrainingCase> bf16_cases() {
+  std::vector<TrainingCase> list = training_cases();
+  for (auto& c : list) {
+    c.name += "_bf16";
+    c.precision = Precision::bf16;
+  }
   return list;
 }
 

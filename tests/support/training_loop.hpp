@@ -38,7 +38,7 @@ inline LoopOutcome run_loop(Communicator const& comm, TrainingCase const& c, Loo
   BatchPlan const plan(store, kTrainingContext, c.packing, c.batch, c.micro_batch, 4);
   Trainer<float> trainer(comm, c.tiny.model, c.tiny.expert, c.tiny.trained,
                          plan.max_tokens_per_rank(comm.size()), training_options<float>(c));
-  copy(trainer.weights(), random_weights<float>(trainer.table(), 5));
+  copy_held(trainer.table(), trainer.values(), trainer.table(), random_weights<float>(trainer.table(), 5));
   LoopSettings settings;
   settings.title = "stage";
   settings.directory = l.directory;

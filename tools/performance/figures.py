@@ -9,10 +9,11 @@ CASES = {"dense": "dense", "dense_wide": "dense, FFN K times as wide", "lora": "
 
 # What this program aims at, as shares of the ceiling and as ratios to another case of the same run.
 AIMS = {("kinds", "dense"): 0.80, ("kinds", "ffn_moe"): 0.78, ("kinds", "lora"): 0.84, ("kinds", "lora_moe"): 0.80,
-        ("mix ffn", "lora_moe"): 0.80, ("small", "dense"): 0.25, ("small", "lora"): 0.25, ("small", "lora_moe"): 0.25}
+        ("mix ffn", "lora_moe"): 0.80, ("bf16", "dense"): 0.55, ("bf16", "lora_moe"): 0.55, ("small", "dense"): 0.25, ("small", "lora"): 0.25, ("small", "lora_moe"): 0.25}
 RATIOS = [("kinds", "ffn_moe", "dense_wide", 1.08), ("kinds", "lora_moe", "lora", 1.10),
           ("mix ffn", "lora_moe", "lora", 1.10), ("top-4", "lora_moe", "lora", 1.20),
           ("top-4, mix ffn", "lora_moe", "lora", 1.20)]
+BF16_AIM = 1.6  # times the tokens per second of single precision, or the share above
 KERNEL_AIM = 0.70
 ATTENTION_AIMS = {512: 0.45, 4096: 0.50}
 
@@ -27,10 +28,8 @@ def case_name(run, case):
         name += " (whole FFNs mixed)" if "mix ffn" in run else " (each linear mixed)"
         if run.startswith("top-4"):
             name += ", top-4"
-    if run == "small":
-        name += ", small"
-    if run == "long":
-        name += ", long"
+    if run in ("small", "long", "bf16"):
+        name += f", {run}"
     return name
 
 

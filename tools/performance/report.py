@@ -115,6 +115,11 @@ class Document:
         small = self.data["flagship"].get("small")
         if small:
             self.add(para("Small: " + self.shapes_text(small["shapes"])[len("Shapes: "):]))
+        if "bf16" in self.data["flagship"]:
+            self.add(para("bf16: weights and activations in bfloat16, sums, norms, router and masters in fp32; the "
+                          "ceiling is that of bfloat16 products, "
+                          f"{self.data['flagship']['bf16']['ceiling_gflops']['best']:.0f} GFLOP/s beside "
+                          f"{self.data['flagship']['kinds']['ceiling_gflops']['best']:.0f} in fp32."))
         if "long" in self.data["flagship"]:
             self.add(para("Long: the flagship shapes with sequences of "
                           f"{self.data['flagship']['long']['shapes']['sequence']:,} tokens."))
@@ -126,7 +131,12 @@ class Document:
                 median = done[case]["seconds_median"] / done[other]["seconds_median"]
                 ratios.append([f"{figures.case_name(run, case)} over {figures.CASES[other]}", f"{best:.3f}",
                                f"{median:.3f}", f"at most {aim:.2f}"])
-        self.add("Time over that of another step, taken in turns in one run:\n",
+        for case, c in figures.bench_cases(self.data["flagship"].get("bf16", {"cases": []})).items():
+            other = figures.bench_cases(self.data["flagship"]["kinds"])[case]
+            ratios.append([f"{figures.case_name('kinds', case)} in fp32 over bf16"] +
+                          [f"{other[key] / c[key]:.3f}" for key in ("seconds_best", "seconds_median")] +
+                          [f"at least {figures.BF16_AIM}, or the share"])
+        self.add("Time over that of another step, taken in turns in one run (bf16: in runs of their own):\n",
                  table(["steps", "best", "median", "aim"], ratios))
 
     def shapes_text(self, s):

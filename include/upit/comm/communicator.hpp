@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns one MPI communicator: collectives on spans and Views, and the way all ranks agree on an error.
+// Owns one MPI communicator: collectives on host memory, and the way all ranks agree on an error.
 #pragma once
 
 #include <mpi.h>
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "upit/core/error.hpp"
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit {
 
@@ -35,8 +35,7 @@ class Communicator {
 
   void barrier() const;
   /// In place, element by element.
-  void sum(Exec const& exec, View1<float> const& values) const;
-  void sum(Exec const& exec, View1<double> const& values) const;
+  void sum(std::span<float> values) const;
   void sum(std::span<double> values) const;
   void sum(std::span<Index> values) const;
   double sum(double value) const;
@@ -47,10 +46,9 @@ class Communicator {
   bool all(bool value) const;
   bool any(bool value) const;
   void broadcast(std::string& text, int root = 0) const;
+  void broadcast(std::span<float> values, int root = 0) const;
   void broadcast(std::span<double> values, int root = 0) const;
   void broadcast(std::span<Index> values, int root = 0) const;
-  void broadcast(Exec const& exec, View1<float> const& values, int root = 0) const;
-  void broadcast(Exec const& exec, View1<double> const& values, int root = 0) const;
   /// Every rank's values, in rank order, on every rank; lengths may differ.
   std::vector<double> gather_all(std::span<double const> values) const;
   std::vector<Index> gather_all(std::span<Index const> values) const;

@@ -2,7 +2,7 @@
 // Owns the largest count that one MPI call is given.
 #pragma once
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit {
 

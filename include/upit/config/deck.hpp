@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit {
 
@@ -71,7 +71,7 @@ struct TrainDeck {
   double warmup = 0.0;
   double clip = 1.0;
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.0;
-  std::string precision = "fp32";
+  std::string precision = "fp32";  // fp32 | bf16
 
   bool operator==(TrainDeck const&) const = default;
 };

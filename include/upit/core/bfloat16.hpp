@@ -2,10 +2,10 @@
 // Owns the 16-bit storage type: the upper half of a float, in which a model's weights and activations lie.
 #pragma once
 
-#include <Kokkos_Core.hpp>
-
 #include <cstdint>
 #include <cstring>
+
+#include "upit/core/index.hpp"
 
 namespace upit {
 
@@ -18,7 +18,7 @@ struct bfloat16 {
 
   /// Rounds to nearest, ties to even; overflow gives infinity, NaN stays a NaN. Branch-free integer
   /// arithmetic, so that loops over it vectorise.
-  KOKKOS_INLINE_FUNCTION explicit bfloat16(float value) {
+  UPIT_INLINE_FUNCTION explicit bfloat16(float value) {
     std::uint32_t u = 0;
     memcpy(&u, &value, sizeof(u));
     std::uint32_t const even = (u >> 16) & 1U;
@@ -27,11 +27,11 @@ struct bfloat16 {
     bits = static_cast<std::uint16_t>((u & 0x7fffffffU) > 0x7f800000U ? quiet : rounded);
   }
   /// By way of float: two roundings.
-  KOKKOS_INLINE_FUNCTION explicit bfloat16(double value) : bfloat16(static_cast<float>(value)) {}
-  KOKKOS_INLINE_FUNCTION explicit bfloat16(int value) : bfloat16(static_cast<float>(value)) {}
+  UPIT_INLINE_FUNCTION explicit bfloat16(double value) : bfloat16(static_cast<float>(value)) {}
+  UPIT_INLINE_FUNCTION explicit bfloat16(int value) : bfloat16(static_cast<float>(value)) {}
 
   /// Exact.
-  KOKKOS_INLINE_FUNCTION operator float() const {
+  UPIT_INLINE_FUNCTION operator float() const {
     std::uint32_t const u = static_cast<std::uint32_t>(bits) << 16;
     float value = 0.0f;
     memcpy(&value, &u, sizeof(value));

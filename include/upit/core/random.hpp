@@ -4,9 +4,11 @@
 
 #include <Random123/philox.h>
 
-#include <Kokkos_Core.hpp>
+#include <cmath>
 #include <cstdint>
 #include <string_view>
+
+#include "upit/core/index.hpp"
 
 namespace upit {
 
@@ -26,7 +28,7 @@ RandomKey random_key(std::uint64_t seed, std::string_view purpose, std::int64_t 
                      std::int64_t c = 0, std::int64_t d = 0);
 
 /// The four 32-bit words at counter (item, block) of a stream (Salmon et al. 2011, Philox4x32-10).
-KOKKOS_INLINE_FUNCTION RandomBits random_bits(RandomKey key, std::uint64_t item, std::uint64_t block = 0) {
+UPIT_INLINE_FUNCTION RandomBits random_bits(RandomKey key, std::uint64_t item, std::uint64_t block = 0) {
   r123::Philox4x32 generator;
   r123::Philox4x32::ctr_type const counter = {
       {static_cast<std::uint32_t>(item), static_cast<std::uint32_t>(item >> 32),
@@ -37,19 +39,19 @@ KOKKOS_INLINE_FUNCTION RandomBits random_bits(RandomKey key, std::uint64_t item,
 }
 
 /// Uniform in (0, 1), 52 bits from two words; never 0 or 1: with 53 bits adding the half would round up to 1.
-KOKKOS_INLINE_FUNCTION double uniform_from(std::uint32_t high, std::uint32_t low) {
+UPIT_INLINE_FUNCTION double uniform_from(std::uint32_t high, std::uint32_t low) {
   std::uint64_t const bits = ((static_cast<std::uint64_t>(high) << 32) | low) >> 12;
   return (static_cast<double>(bits) + 0.5) * 0x1p-52;
 }
 
 /// Uniform in (0, 1) for item i of the stream.
-KOKKOS_INLINE_FUNCTION double random_uniform(RandomKey key, std::uint64_t i) {
+UPIT_INLINE_FUNCTION double random_uniform(RandomKey key, std::uint64_t i) {
   RandomBits const b = random_bits(key, i);
   return uniform_from(b.word[0], b.word[1]);
 }
 
 /// Standard normal for item i of the stream (Box and Muller, one of the pair).
-KOKKOS_INLINE_FUNCTION double random_normal(RandomKey key, std::uint64_t i) {
+UPIT_INLINE_FUNCTION double random_normal(RandomKey key, std::uint64_t i) {
   RandomBits const b = random_bits(key, i);
   double const u = uniform_from(b.word[0], b.word[1]);
   double const v = uniform_from(b.word[2], b.word[3]);
@@ -57,7 +59,7 @@ KOKKOS_INLINE_FUNCTION double random_normal(RandomKey key, std::uint64_t i) {
 }
 
 /// Uniform integer in [0, n), n <= 2^32, for item i of the stream (multiply-shift; bias below 2^-32).
-KOKKOS_INLINE_FUNCTION std::uint64_t random_below(RandomKey key, std::uint64_t i, std::uint64_t n) {
+UPIT_INLINE_FUNCTION std::uint64_t random_below(RandomKey key, std::uint64_t i, std::uint64_t n) {
   RandomBits const b = random_bits(key, i);
   return (static_cast<std::uint64_t>(b.word[0]) * n + ((static_cast<std::uint64_t>(b.word[1]) * n) >> 32)) >>
          32;

@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit {
 

@@ -1,22 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the choice of execution space, memory space, layout and index type. One backend per build.
+// Owns the choice of execution space, memory space, and layout. One backend per build.
 #pragma once
 
 #include <Kokkos_Core.hpp>
 
-#include <cstddef>
-#include <cstdint>
 #include <type_traits>
 
 #include "upit/core/bfloat16.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit {
-
-/// Counts, offsets and extents: one stack of experts passes 2^31 elements.
-using Index = std::int64_t;
-
-/// An index, which is never negative, as the containers of the standard library take it: v[at(i)].
-constexpr std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
 using Exec = Kokkos::DefaultExecutionSpace;
 using HostExec = Kokkos::DefaultHostExecutionSpace;

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit {
 

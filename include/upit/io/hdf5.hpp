@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "upit/comm/communicator.hpp"
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 #include "upit/io/files.hpp"
 
 namespace upit {

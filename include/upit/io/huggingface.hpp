@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 #include "upit/io/safetensors.hpp"
 
 namespace upit {

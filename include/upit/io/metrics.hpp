@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 #include "upit/io/files.hpp"
 
 namespace upit {

@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "upit/comm/communicator.hpp"
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 #include "upit/io/files.hpp"
 
 namespace upit {

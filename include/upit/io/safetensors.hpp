@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 #include "upit/io/files.hpp"
 
 namespace upit {

@@ -6,7 +6,7 @@
 #include <span>
 #include <string>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit {
 

@@ -49,7 +49,14 @@ constexpr Index squared_norm_blocks(Index n) { return n > 0 ? (n + kNormBlock - 
 ///   x       (n)                       in
 ///   blocks  (squared_norm_blocks(n))  scratch, at least so many
 ///
-/// Waits for `exec`.
+///   sum     (1)                       out
+///
+/// Enqueued on `exec`, not finished, when it returns.
+template <class R>
+void squared_norm(Exec const& exec, View1<R const> const& x, View1<double> const& blocks,
+                  View1<double> const& sum);
+
+/// The same on the host. Waits for `exec`.
 template <class R>
 double squared_norm(Exec const& exec, View1<R const> const& x, View1<double> const& blocks);
 

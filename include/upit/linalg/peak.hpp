@@ -19,21 +19,23 @@ struct ProductShape {
 inline constexpr std::array<ProductShape, 3> kCeilingShapes = {
     {{1024, 1024, 1024}, {2048, 2752, 512}, {2048, 512, 2752}}};
 
-/// Times single-precision products of every linked BLAS, whatever rule `gemm` picks one by, on the threads
-/// that it uses.
+/// Times products of every linked BLAS, whatever rule `gemm` picks one by, on the threads that it uses: of
+/// float operands, or of bfloat16 operands with sums in float.
 class GemmPeak {
  public:
   /// Buffers for the largest of these shapes.
-  explicit GemmPeak(std::span<ProductShape const> shapes);
+  explicit GemmPeak(std::span<ProductShape const> shapes, bool bf16 = false);
 
-  /// "OpenBLAS", and "oneDNN" where it is linked.
-  static std::span<std::string_view const> libraries();
+  /// Single precision: "OpenBLAS", and "oneDNN" where it is linked. bf16: the two kernels of oneDNN, each
+  /// with results in bfloat16 and in float; nothing where there are no such products.
+  std::span<std::string_view const> libraries() const;
 
   /// GFLOP/s (2 m n k each) of the best of `repeats` products by library number `library`.
   double measure(Index library, ProductShape const& shape, Index repeats) const;
 
  private:
-  View1<float> a_, b_, c_;
+  bool bf16_;
+  View1<float> a_, b_, c_;  // bf16: two numbers in each element
 };
 
 }  // namespace upit

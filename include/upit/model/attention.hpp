@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "upit/core/types.hpp"
 #include "upit/model/config.hpp"
 
 namespace upit {
@@ -37,17 +38,6 @@ class Attention {
   View2<Real<T>> scratch_;  // (threads, what one thread needs)
 };
 
-template <>
-Attention<bfloat16>::Attention(ModelConfig const&, Index, bool);
-template <>
-void Attention<bfloat16>::forward(Exec const&, View2<bfloat16 const>, std::vector<Index> const&,
-                                  View2<bfloat16>, View2<float>) const;
-template <>
-void Attention<bfloat16>::backward(Exec const&, View2<bfloat16 const>, std::vector<Index> const&,
-                                   View2<float const>, View2<bfloat16 const>, View2<float const>,
-                                   View2<bfloat16>) const;
-template <>
-Index Attention<bfloat16>::bytes() const;
 extern template class Attention<float>;
 extern template class Attention<double>;
 extern template class Attention<bfloat16>;

@@ -26,32 +26,34 @@ struct HostBatch {
   void append(std::vector<int> const& tokens, std::vector<int> const& targets, std::uint64_t sample_id);
 };
 
-/// The same on the device, in buffers sized once for `max_tokens`.
+/// The same on the device, in one buffer sized once for `max_tokens`.
 class Batch {
  public:
   Batch() = default;
   explicit Batch(Index max_tokens);
-  /// Copies; throws `std::logic_error` if `host` holds more than `max_tokens`.
+  /// Copies, on the default instance of the execution space, without a wait: passes that read the batch are
+  /// enqueued there too. Throws `std::logic_error` if `host` holds more than `max_tokens`.
   void assign(HostBatch const& host);
 
   Index tokens() const { return tokens_; }
-  View1<int const> token() const { return View1<int const>(token_.data(), tokens_); }
-  View1<int const> position() const { return View1<int const>(position_.data(), tokens_); }
-  View1<int const> target() const { return View1<int const>(target_.data(), tokens_); }
-  View1<std::uint64_t const> sample() const { return View1<std::uint64_t const>(sample_.data(), tokens_); }
-  std::vector<Index> const& start() const { return start_; }  // on the host
-  View1<int const> target_rows() const {
-    return View1<int const>(target_rows_.data(), targets_);
-  }  // rows with target >= 0, ascending
-  View1<int const> dense_target() const {
-    return View1<int const>(dense_target_.data(), targets_);
-  }  // the targets of those rows
+  View1<int const> token() const { return integers(0, tokens_); }
+  View1<int const> position() const { return integers(1, tokens_); }
+  View1<int const> target() const { return integers(2, tokens_); }
+  View1<std::uint64_t const> sample() const { return View1<std::uint64_t const>(buffer_.data(), tokens_); }
+  std::vector<Index> const& start() const { return start_; }               // on the host
+  View1<int const> target_rows() const { return integers(3, targets_); }   // rows with target >= 0, ascending
+  View1<int const> dense_target() const { return integers(4, targets_); }  // the targets of those rows
   Index targets() const { return targets_; }
 
  private:
-  Index tokens_ = 0, targets_ = 0;
-  View1<int> token_, position_, target_, target_rows_, dense_target_;
-  View1<std::uint64_t> sample_;
+  /// Array number i behind the sample ids: each has room for all tokens.
+  View1<int const> integers(Index i, Index n) const {
+    return View1<int const>(reinterpret_cast<int const*>(buffer_.data() + tokens_) + i * tokens_, n);
+  }
+
+  Index tokens_ = 0, targets_ = 0, max_tokens_ = 0;
+  View1<std::uint64_t> buffer_;         // sample ids, then five arrays of int
+  PinnedView1<std::uint64_t> staging_;  // the same on the host
   std::vector<Index> start_;
 };
 

@@ -32,7 +32,7 @@ class Head {
   View1<T> dlogits_;              // the same; of Real<T>, in the place of the logits
   View1<Real<T>> largest_, sum_;  // (vocabulary_blocks(V), targets of a chunk)
   View1<Real<T>> nll_;            // (max_tokens)
-  HostView1<Real<T>> nll_copy_;
+  PinnedView1<Real<T>> nll_copy_;
   std::vector<double> nll_host_;
 };
 

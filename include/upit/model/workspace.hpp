@@ -41,12 +41,12 @@ struct LayerState {
   View2<Real<T>> gate;                 // (N, K)
   View2<int> expert;                   // (N, K)
   // "ffn" mixing only
-  View1<Index> offset;           // (E + 1) first sorted slot of each expert
-  HostView1<Index> offset_host;  // (E + 1)
-  View1<int> order, place;       // (S) slot at each sorted place; its inverse
-  View2<T> slot_low;             // (S, 2R)
-  View2<T> slot_gate_up;         // (S, 2F) what experts add to gate_up; its gradient after backward
-  View2<T> slot_act;             // (S, F)
+  View1<Index> offset;             // (E + 1) first sorted slot of each expert
+  PinnedView1<Index> offset_host;  // (E + 1)
+  View1<int> order, place;         // (S) slot at each sorted place; its inverse
+  View2<T> slot_low;               // (S, 2R)
+  View2<T> slot_gate_up;           // (S, 2F) what experts add to gate_up; its gradient after backward
+  View2<T> slot_act;               // (S, F)
 };
 
 /// Scratch that every layer uses in turn.

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit {
 

@@ -11,7 +11,7 @@
 #include "upit/core/console.hpp"
 #include "upit/core/profile.hpp"
 #include "upit/linalg/peak.hpp"
-#include "upit/model/config.hpp"
+#include "upit/model/model_weights.hpp"
 
 namespace upit {
 
@@ -38,9 +38,10 @@ struct BenchOptions {
   Index group = 1;        // ranks that share one set of FFN experts
   double capacity = 2.0;  // as parallel.capacity
   Index chunks = 1;       // as parallel.chunks
-  bool profile = false;   // listen to Kokkos in the timed steps
-  bool ceiling_each =
-      true;  // sample the ceiling around each step, not only before the first and after the last
+  Precision precision = Precision::fp32;
+  bool profile = false;  // listen to Kokkos in the timed steps
+  // Sample the ceiling around each step; else only before the first and after the last.
+  bool ceiling_each = true;
   std::uint64_t seed = 1;
   std::span<ProductShape const> shapes = kCeilingShapes;
 };

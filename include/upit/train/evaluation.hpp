@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "upit/comm/communicator.hpp"
-#include "upit/model/transformer.hpp"
+#include "upit/model/model.hpp"
 #include "upit/text/batches.hpp"
 
 namespace upit {
@@ -65,16 +65,17 @@ class Evaluator {
   /// The samples of `store` with these indices, each at most once, or all. Fixed blocks of `micro_batch` in
   /// the given order are dealt to ranks, each sample to one: between rank counts results differ only by how
   /// products of other extents round. Collective; throws `AgreedError` if a sample is longer than the model's
-  /// context.
-  Evaluation evaluate(Weights<T> const& weights, TokenStore const& store, std::span<Index const> samples,
+  /// context. Computes in the precision of `weights`.
+  Evaluation evaluate(ModelWeights<T> const& weights, TokenStore const& store, std::span<Index const> samples,
                       EvaluationOptions const& options);
-  Evaluation evaluate(Weights<T> const& weights, TokenStore const& store, EvaluationOptions const& options);
+  Evaluation evaluate(ModelWeights<T> const& weights, TokenStore const& store,
+                      EvaluationOptions const& options);
 
   /// Bytes of the buffers now held.
   Index bytes() const { return model_ ? model_->bytes() : 0; }
 
  private:
-  void reserve(Index tokens);
+  void reserve(Index tokens, Precision precision);
   void collect(std::span<Sequence const> sequences, std::unordered_map<Index, Index> const& place,
                TokenStore const& store, EvaluationOptions const& options, Evaluation& out) const;
 
@@ -83,7 +84,7 @@ class Evaluator {
   ExpertConfig expert_;
   ExpertParallel parallel_;
   ParameterTable const* table_;
-  std::unique_ptr<Transformer<T>> model_;
+  std::unique_ptr<Model<T>> model_;
   Index max_tokens_ = 0;
   Batch batch_;
   HostBatch host_;

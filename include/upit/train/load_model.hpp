@@ -25,7 +25,7 @@ ModelConfig huggingface_shapes(std::string const& directory, Index context);
 /// Reads a Hugging Face Llama directory into fused tensors: q, k, v stacked; gate, up stacked. Every rank
 /// reads. Throws `Error` naming file and tensor for missing ones and wrong shapes.
 void load_huggingface(std::string const& directory, ParameterTable const& table, ModelConfig const& model,
-                      Weights<float> const& weights);
+                      ModelWeights<float> const& weights);
 
 /// Whether rank 0 finds a directory there. Collective: all ranks then take the same way.
 bool directory_on_root(std::string const& path, Communicator const& comm);

@@ -10,7 +10,7 @@
 #include "upit/comm/communicator.hpp"
 #include "upit/comm/rank_grid.hpp"
 #include "upit/io/hdf5.hpp"
-#include "upit/model/parameters.hpp"
+#include "upit/model/model_weights.hpp"
 
 namespace upit {
 
@@ -51,6 +51,12 @@ void write_model_file(std::string const& path, Communicator const& comm, ModelFi
                       ParameterTable const& table, Weights<float> const& weights, Groups groups,
                       RankGrid const* grid = nullptr);
 
+/// The same from weights of either precision. What they hold only rounded is copied from the file `source`,
+/// which has the tensors of `table`.
+void write_model_file(std::string const& path, Communicator const& comm, ModelFileInfo const& info,
+                      ParameterTable const& table, ModelWeights<float> const& weights, Groups groups,
+                      RankGrid const* grid = nullptr, std::string const& source = "");
+
 /// Reads the description. `comm` null: this rank alone. Throws `Error` naming the file if it is none of ours.
 ModelFileInfo read_model_info(std::string const& path, Communicator const* comm);
 
@@ -58,6 +64,10 @@ ModelFileInfo read_model_info(std::string const& path, Communicator const* comm)
 /// must agree with `table`.
 void read_model_file(std::string const& path, Communicator const* comm, ParameterTable const& table,
                      Weights<float> const& weights, Groups groups);
+
+/// The same into every form in which `weights` hold the tensors.
+void read_model_file(std::string const& path, Communicator const* comm, ParameterTable const& table,
+                     ModelWeights<float> const& weights, Groups groups);
 
 /// Writes trained tensors and moments, and the step they stand at: what a resumed stage starts from.
 /// `window`: what its log has counted since its last row, equal on all ranks.

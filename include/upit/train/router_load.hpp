@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit {
 

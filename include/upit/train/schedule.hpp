@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit {
 

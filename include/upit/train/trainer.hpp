@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "upit/comm/communicator.hpp"
-#include "upit/model/transformer.hpp"
+#include "upit/model/model.hpp"
 #include "upit/text/batches.hpp"
 #include "upit/train/optimizer.hpp"
 #include "upit/train/router_load.hpp"
@@ -20,6 +20,7 @@ struct TrainerOptions {
   std::uint64_t seed = 1;         // of dropout
   double language_weight = 1.0;   // weight of the language-model loss: alpha of stage 3 (Eq. 2)
   double auxiliary_weight = 0.0;  // weight of the auxiliary router loss: 1 - alpha
+  Precision precision = Precision::fp32;
 };
 
 struct StepReport {
@@ -34,7 +35,8 @@ struct StepReport {
 
 /// A model with weights, gradient and optimizer. All ranks of `comm` hold the same weights, FFN experts
 /// excepted where `parallel`, a grid of `comm`, spreads them; each computes its part of every micro-step.
-/// Nothing is allocated on the device in a step.
+/// Nothing is allocated on the device in a step. T is what gradients and masters are held in; what is
+/// computed in, the options say.
 template <class T>
 class Trainer {
  public:
@@ -50,9 +52,12 @@ class Trainer {
   ParameterTable const& table() const { return *table_; }
   ModelConfig const& model_config() const { return config_; }
   ExpertConfig const& expert_config() const { return expert_; }
-  Weights<T> const& weights() const { return weights_; }
+  /// What is trained, and loaded: with bf16 rounding after a change is the caller's (`round`).
+  ModelWeights<T> const& values() const { return weights_; }
+  /// The same in fp32: with bf16 only what is trained.
+  Weights<T> const& weights() const { return weights_.single; }
   Optimizer<T> const& optimizer() const { return optimizer_; }
-  Transformer<T>& model() { return model_; }
+  Model<T>& model() { return model_; }
   /// Most rounds that a token exchange has taken in this rank's group.
   Index exchange_rounds() const { return model_.exchange_rounds(); }
   /// (L) rows that came to this rank's experts in the last step; empty unless experts are spread.
@@ -76,10 +81,10 @@ class Trainer {
   bool spread_;                            // experts differ from rank to rank
   std::unique_ptr<ParameterTable> table_;  // the model keeps a reference
   TrainerOptions options_;
-  Weights<T> weights_;
+  ModelWeights<T> weights_;
   View1<Real<T>> gradient_;
   Optimizer<T> optimizer_;
-  Transformer<T> model_;
+  Model<T> model_;
   Batch batch_;
   HostBatch host_;
 };

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "upit/core/types.hpp"
+#include "upit/core/index.hpp"
 
 namespace upit::upcycle {
 

@@ -28,7 +28,7 @@ class PerplexityScorer {
   /// b = part, part + parts, ... are computed, other places hold 0: the sum over parts is the whole. No
   /// communication but what `stop` does: it is told how many blocks are done, after each, equally often in
   /// every part. When it is true and blocks are left in any part, nothing is returned.
-  std::optional<std::vector<double>> score(Weights<float> const& weights, Index part, Index parts,
+  std::optional<std::vector<double>> score(ModelWeights<float> const& weights, Index part, Index parts,
                                            std::function<bool(Index)> const& stop = {});
 
   /// Blocks that `part` of `parts` computes.

@@ -42,9 +42,9 @@ struct PerplexityMatrix {
 /// `stop` is asked on every rank after every block, with this rank's count of finished blocks and about the
 /// seconds until it is asked again. If any rank says true, its group gives up its column, and what follows
 /// the round stays unknown too. Throws `AgreedError` naming expert and sample if a perplexity is not finite.
-void fill_perplexities(ExpertGroups const& groups, PerplexityScorer& scorer, Weights<float> const& weights,
-                       std::function<void(Index expert)> const& load, PerplexityMatrix& matrix,
-                       std::function<bool()> const& after_round = {},
+void fill_perplexities(ExpertGroups const& groups, PerplexityScorer& scorer,
+                       ModelWeights<float> const& weights, std::function<void(Index expert)> const& load,
+                       PerplexityMatrix& matrix, std::function<bool()> const& after_round = {},
                        std::function<bool(Index, double)> const& stop = {});
 
 // Texts that the stage leaves.

@@ -44,7 +44,7 @@ struct RouteOutcome {
 class RouteTrainer {
  public:
   /// `buckets`: store indices of the samples of every expert. The caller loads backbone and, before each
-  /// `train`, the expert into `weights()`. `group` and `store` must outlive this object.
+  /// `train`, the expert into `values()`. `group` and `store` must outlive this object.
   RouteTrainer(Communicator const& group, RouteTraining const& settings, TokenStore const& store,
                std::vector<std::vector<Index>> buckets);
 
@@ -62,6 +62,8 @@ class RouteTrainer {
   Index steps(Index expert) const;
 
   ParameterTable const& table() const { return trainer_.table(); }
+  ModelWeights<float> const& values() const { return trainer_.values(); }
+  /// The same in fp32: with bf16 without the backbone.
   Weights<float> const& weights() const { return trainer_.weights(); }
 
  private:

@@ -11,12 +11,16 @@
 
 namespace upit::upcycle {
 
-/// AdamW, clipping, seed and loss of [train] and [data].
+/// train.precision.
+Precision precision_of(Deck const& deck);
+
+/// AdamW, clipping, seed, loss and precision of [train] and [data].
 TrainerOptions trainer_options(Deck const& deck);
 
 /// Loads the values of the base into weights laid out by `table`: the backbone, and the FFN where a single
 /// FFN expert stands in its place. Collective.
-void load_base(Run& run, BaseModel const& base, ParameterTable const& table, Weights<float> const& weights);
+void load_base(Run& run, BaseModel const& base, ParameterTable const& table,
+               ModelWeights<float> const& weights);
 
 /// The loop's hooks and settings for a stage of this run.
 LoopHooks loop_hooks(Run& run, std::function<void(Index)> after_step = {});

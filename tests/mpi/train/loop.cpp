@@ -15,6 +15,9 @@ std::vector<TrainingCase> resumed_cases() {
   for (auto const& c : training_cases()) {
     if (c.auxiliary_share == 0.0) list.push_back(c);  // stage 3 has a loop of its own
   }
+  for (auto const& c : bf16_cases()) {
+    if (c.auxiliary_share == 0.0) list.push_back(c);
+  }
   return list;
 }
 

@@ -46,7 +46,9 @@ TEST_P(Training, TenStepsInFloatAreThoseOfOneRank) {
   }
 }
 
-TEST_P(Training, RepeatsBitForBitAndIsTheSameOnAllRanks) {
+class Repeats : public ::testing::TestWithParam<TrainingCase> {};
+
+TEST_P(Repeats, BitForBitAndTheSameOnAllRanks) {
   Communicator const world = Communicator::world();
   auto const once = train<float>(world, GetParam(), 4);
   auto const again = train<float>(world, GetParam(), 4);
@@ -59,6 +61,14 @@ TEST_P(Training, RepeatsBitForBitAndIsTheSameOnAllRanks) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Training, ::testing::ValuesIn(training_cases()),
+                         [](auto const& info) { return info.param.name; });
+
+std::vector<TrainingCase> in_both_precisions() {
+  std::vector<TrainingCase> list = training_cases();
+  for (auto const& c : bf16_cases()) list.push_back(c);
+  return list;
+}
+INSTANTIATE_TEST_SUITE_P(Cases, Repeats, ::testing::ValuesIn(in_both_precisions()),
                          [](auto const& info) { return info.param.name; });
 
 // What the cases above rely on: at more ranks than sequences somebody has nothing to do.

@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <set>
 
 #include "upit/config/describe.hpp"
 #include "upit/config/reader.hpp"
@@ -23,7 +22,7 @@ Deck reread(Deck const& deck, bool with_comments) {
   return parse_deck(print_deck(deck, with_comments), "elsewhere/d.toml", {});
 }
 
-/// A deck in which every key differs from its default, as far as one other value is allowed.
+/// A deck in which every key differs from its default.
 Deck changed_everywhere() {
   Deck deck;
   for (auto& table : describe(deck))
@@ -82,14 +81,11 @@ TEST(Printer, TheChangedDeckTouchesEveryKey) {
   Deck defaults;
   auto const tables = describe(deck);
   auto const default_tables = describe(defaults);
-  std::set<std::string> const one_value = {"train.precision"};
   for (std::size_t t = 0; t < tables.size(); ++t)
     for (std::size_t k = 0; k < tables[t].keys.size(); ++k) {
       auto const& key = tables[t].keys[k];
       std::string const name = std::string(tables[t].name) + "." + std::string(key.name);
-      EXPECT_EQ(value_text(key.value) == value_text(default_tables[t].keys[k].value),
-                one_value.contains(name))
-          << name;
+      EXPECT_NE(value_text(key.value), value_text(default_tables[t].keys[k].value)) << name;
     }
 }
 

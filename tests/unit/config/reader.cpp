@@ -150,7 +150,9 @@ TEST(ReaderFaults, Words) {
                           "\"ffn\"?"));
   EXPECT_THAT(faults("[parallel]\nexpert = 2\n"),
               ElementsAre(HasSubstr("LoRA experts are small and stay whole on every rank")));
-  EXPECT_THAT(faults("[train]\nprecision = \"bf16\"\n"), ElementsAre(HasSubstr("allowed: \"fp32\"")));
+  EXPECT_THAT(faults("[train]\nprecision = \"fp16\"\n"),
+              ElementsAre(HasSubstr("train.precision: found \"fp16\", allowed: \"fp32\", \"bf16\"")));
+  EXPECT_EQ(parse("[train]\nprecision = \"bf16\"\n").train.precision, "bf16");
   EXPECT_THAT(faults("[prepare]\nselect = \"fronthalf\"\n"),
               ElementsAre(HasSubstr("did you mean \"front_half\"?")));
 }

@@ -41,7 +41,9 @@ void make_experts_equal(ParameterTable const& table, Weights<double> const& w, I
     if (t.group != Group::expert) continue;
     double* const data = w.expert.data() + t.offset;
     Index const size = t.size() / count;
-    for (Index e = 1; e < count; ++e) std::copy_n(data, size, data + e * size);
+    for (Index e = 1; e < count; ++e) {
+      Kokkos::deep_copy(View1<double>(data + e * size, size), View1<double>(data, size));
+    }
   }
 }
 
@@ -53,7 +55,8 @@ Weights<double> first_expert(ModelConfig const& m, ExpertConfig const& lora, Par
   Kokkos::deep_copy(w.backbone, from.backbone);
   for (auto const& t : table.tensors()) {
     if (t.group != Group::expert) continue;
-    std::copy_n(from.expert.data() + from_table.find(t.name).offset, t.size(), w.expert.data() + t.offset);
+    Kokkos::deep_copy(View1<double>(w.expert.data() + t.offset, t.size()),
+                      View1<double>(from.expert.data() + from_table.find(t.name).offset, t.size()));
   }
   return w;
 }

@@ -62,7 +62,7 @@ TEST_P(TrainingStep, AllocatesNothingAndLaunchesOnlyNamedKernels) {
   BatchPlan const plan(store, kTrainingContext, c.packing, c.batch, c.micro_batch, 4);
   Trainer<float> trainer(comm, c.tiny.model, c.tiny.expert, c.tiny.trained, plan.max_tokens_per_rank(1),
                          training_options<float>(c));
-  copy(trainer.weights(), random_weights<float>(trainer.table(), 5));
+  copy_held(trainer.table(), trainer.values(), trainer.table(), random_weights<float>(trainer.table(), 5));
   // Steps of other lengths than the third: nothing may be sized by what happens to come first.
   for (Index s = 0; s < 2; ++s) trainer.step(store, plan.step(s, 0, 1, false), s, kTrainingRate);
   auto const micro = plan.step(2, 0, 1, false);
@@ -81,6 +81,8 @@ TEST_P(TrainingStep, AllocatesNothingAndLaunchesOnlyNamedKernels) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, TrainingStep, ::testing::ValuesIn(training_cases()),
+                         [](auto const& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Bf16, TrainingStep, ::testing::ValuesIn(bf16_cases()),
                          [](auto const& info) { return info.param.name; });
 
 }  // namespace

@@ -253,12 +253,12 @@ TEST_P(BalanceLoss, GradientMatchesCentralDifferences) {
       for (std::uint64_t probe = 0; probe < 5; ++probe) {
         auto const i = static_cast<Index>(
             random_below(random_key(4, t.name), probe, static_cast<std::uint64_t>(t.size())));
-        double const saved = data[i];
-        data[i] = saved + h;
+        double const saved = get(data + i);
+        test::put(data + i, saved + h);
         StepReport const up = b.step();
-        data[i] = saved - h;
+        test::put(data + i, saved - h);
         StepReport const down = b.step();
-        data[i] = saved;
+        test::put(data + i, saved);
         ASSERT_TRUE(up.load.assigned == assigned && down.load.assigned == assigned)
             << "a choice flips at " << t.name << " element " << i << ": take another seed";
         double const expected = coefficient * (up.balance - down.balance) / (2.0 * h);

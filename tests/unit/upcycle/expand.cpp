@@ -57,26 +57,30 @@ TEST(RowProducts, AgainstPlainLoops) {
   for (Index const columns : {0, 1, 7, 8, 9, 37}) {
     Index const P = 3, R = 2, Q = 3;
     View3<float> const x("x", P, R, columns);
+    auto const hx = Kokkos::create_mirror_view(x);
     RandomKey const key = random_key(1, "rows");
     for (Index i = 0; i < P * R * columns; ++i) {
-      x.data()[i] = static_cast<float>(random_normal(key, static_cast<std::uint64_t>(i)));
+      hx.data()[i] = static_cast<float>(random_normal(key, static_cast<std::uint64_t>(i)));
     }
+    Kokkos::deep_copy(x, hx);
     View2<Index> const pairs("pairs", Q, 2);
-    Index const chosen[Q][2] = {{0, 0}, {0, 2}, {2, 1}};
-    for (Index q = 0; q < Q; ++q) pairs(q, 0) = chosen[q][0], pairs(q, 1) = chosen[q][1];
+    std::vector<Index> const chosen = {0, 0, 0, 2, 2, 1};
+    put_all(pairs.data(), chosen);
     View3<double> const all("all", Q, R, R), diagonal("diagonal", Q, R, 1);
     kernels::row_products(Exec(), x, pairs, all);
     kernels::row_products(Exec(), x, pairs, diagonal);
-    Kokkos::fence();
+    auto const found = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), all),
+               own = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), diagonal);
     for (Index q = 0; q < Q; ++q) {
       for (Index a = 0; a < R; ++a) {
-        EXPECT_EQ(diagonal(q, a, 0), all(q, a, a));
+        EXPECT_EQ(own(q, a, 0), found(q, a, a));
         for (Index b = 0; b < R; ++b) {
           double sum = 0.0;
           for (Index k = 0; k < columns; ++k) {
-            sum += static_cast<double>(x(chosen[q][0], a, k)) * static_cast<double>(x(chosen[q][1], b, k));
+            sum += static_cast<double>(hx(chosen[at(2 * q)], a, k)) *
+                   static_cast<double>(hx(chosen[at(2 * q + 1)], b, k));
           }
-          EXPECT_NEAR(all(q, a, b), sum, kDouble);
+          EXPECT_NEAR(found(q, a, b), sum, kDouble);
         }
       }
     }

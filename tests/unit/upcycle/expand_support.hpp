@@ -52,7 +52,8 @@ inline Values start_values(ParameterTable const& table) {
   Weights<float> w;
   w.expert = View1<float>("expert", table.extent(Group::expert));
   initialise_lora(table, kSeed, w);
-  return {w.expert.data(), w.expert.data() + w.expert.extent(0)};
+  auto const host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), w.expert);
+  return {host.data(), host.data() + host.extent(0)};
 }
 
 /// The start, moved as by training: A a little, B from zero.
@@ -79,7 +80,7 @@ inline void scale_b(ParameterTable const& table, Values& values, float factor) {
 inline Weights<float> expert_weights(Values const& values) {
   Weights<float> w;
   w.expert = View1<float>("expert", values.size());
-  std::copy(values.begin(), values.end(), w.expert.data());
+  put_all(w.expert.data(), values);
   return w;
 }
 
@@ -87,7 +88,8 @@ inline Values read_expert(std::string const& path, ParameterTable const& table) 
   Weights<float> w;
   w.expert = View1<float>("expert", table.extent(Group::expert));
   read_model_file(path, nullptr, table, w, {false, true, false});
-  return {w.expert.data(), w.expert.data() + w.expert.extent(0)};
+  auto const host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), w.expert);
+  return {host.data(), host.data() + host.extent(0)};
 }
 
 /// Writes prepare/expert_NN.h5 below `root`; returns the names.

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Owns the ceiling of a device build: single-precision products of its one library.
+#include <algorithm>
+#include <limits>
+
+#include "device_product.hpp"
+#include "upit/core/error.hpp"
+#include "upit/core/timer.hpp"
+#include "upit/linalg/peak.hpp"
+
+namespace upit {
+
+GemmPeak::GemmPeak(std::span<ProductShape const> shapes) {
+  Index a = 0, b = 0, c = 0;
+  for (auto const& s : shapes) {
+    a = std::max(a, s.m * s.k);
+    b = std::max(b, s.k * s.n);
+    c = std::max(c, s.m * s.n);
+  }
+  a_ = View1<float>("upit::gemm_peak.a", a);
+  b_ = View1<float>("upit::gemm_peak.b", b);
+  c_ = View1<float>("upit::gemm_peak.c", c);
+  Kokkos::deep_copy(a_, 0.5f);
+  Kokkos::deep_copy(b_, 0.25f);
+}
+
+std::span<std::string_view const> GemmPeak::libraries() {
+  static std::array<std::string_view, 1> const kNames = {backend::device_library()};
+  return kNames;
+}
+
+double GemmPeak::measure(Index library, ProductShape const& s, Index repeats) const {
+  expect(library == 0, "there is no such BLAS");
+  expect(s.m * s.k <= a_.extent_int(0) && s.k * s.n <= b_.extent_int(0) && s.m * s.n <= c_.extent_int(0),
+         "a product passes the buffers");
+  backend::Product p;
+  p.m = s.m, p.n = s.n, p.k = s.k;
+  p.A = a_.data(), p.lda = s.k;
+  p.B = b_.data(), p.ldb = s.n;
+  p.C = c_.data(), p.ldc = s.n;
+  constexpr int kInARow = 8;  // between two fences, which cost as much as a small product
+  Exec const exec;
+  double best = std::numeric_limits<double>::infinity();
+  for (Index r = 0; r < repeats; ++r) {
+    exec.fence();
+    Stopwatch const watch;
+    for (int i = 0; i < kInARow; ++i) backend::multiply(exec, p);
+    exec.fence();
+    best = std::min(best, watch.seconds() / kInARow);
+  }
+  return 2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k) / best * 1e-9;
+}
+
+}  // namespace upit
