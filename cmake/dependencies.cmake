@@ -203,6 +203,6 @@ if(Kokkos_DEVICES MATCHES "CUDA")
   # Of headers of Kokkos 3.4 in C++20, once in every file.
   target_compile_options(upit_flags INTERFACE -Xcudafe --diag_suppress=3014 -Wno-volatile -Wno-deprecated-enum-enum-conversion)
 endif()
-if(OpenMP_CXX_FOUND)
+if(OpenMP_CXX_FOUND AND NOT UPIT_DEVICE STREQUAL "HIP") # clang would compile the parallel regions for the device
   target_link_libraries(upit_flags INTERFACE OpenMP::OpenMP_CXX)
 endif()

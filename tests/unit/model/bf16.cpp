@@ -32,15 +32,21 @@ struct SameWeights {
   explicit SameWeights(ParameterTable const& table) : half(table), wide(table) {
     auto const start = random_weights<float>(table, 7);
     auto const round = [](View1<float> const& from, View1<bfloat16> const& to, View1<double> const& also) {
-      for (std::size_t i = 0; i < from.extent(0); ++i) {
-        to(i) = bfloat16(from(i));
-        also(i) = static_cast<double>(static_cast<float>(to(i)));
+      auto const values = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), from);
+      std::vector<bfloat16> narrow;
+      std::vector<double> same;
+      for (std::size_t i = 0; i < values.extent(0); ++i) {
+        narrow.push_back(bfloat16(values(i)));
+        same.push_back(static_cast<double>(static_cast<float>(narrow.back())));
       }
+      put_all(to.data(), narrow);
+      put_all(also.data(), same);
     };
     round(start.backbone, half.backbone, wide.backbone);
     round(start.expert, half.expert, wide.expert);
-    for (std::size_t i = 0; i < start.router.extent(0); ++i)
-      wide.router(i) = half.router(i) = start.router(i);
+    auto const router = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), start.router);
+    Kokkos::deep_copy(half.router, start.router);
+    put_all(wide.router.data(), std::vector<double>(router.data(), router.data() + router.extent(0)));
   }
 };
 
@@ -84,7 +90,8 @@ Pass run(Bf16Case const& c, ParameterTable const& table, Weights<T> const& weigh
       at(c.tiny.expert.router == RouterUse::gate ? c.tiny.model.layers * c.tiny.expert.count : 0), 1e-3);
   model.backward(exec, weights, batch, options, balance, gradient);
   exec.fence();
-  out.gradient.assign(gradient.data(), gradient.data() + gradient.extent(0));
+  auto const host_gradient = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), gradient);
+  out.gradient.assign(host_gradient.data(), host_gradient.data() + host_gradient.extent(0));
   return out;
 }
 
