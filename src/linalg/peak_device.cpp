@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the ceiling of a device build: single-precision products of its one library.
+// Owns the ceiling of a device build: products of its one library.
 #include <algorithm>
 #include <limits>
 
@@ -10,7 +10,7 @@
 
 namespace upit {
 
-GemmPeak::GemmPeak(std::span<ProductShape const> shapes) {
+GemmPeak::GemmPeak(std::span<ProductShape const> shapes, bool bf16) : bf16_(bf16) {
   Index a = 0, b = 0, c = 0;
   for (auto const& s : shapes) {
     a = std::max(a, s.m * s.k);
@@ -20,11 +20,11 @@ GemmPeak::GemmPeak(std::span<ProductShape const> shapes) {
   a_ = View1<float>("upit::gemm_peak.a", a);
   b_ = View1<float>("upit::gemm_peak.b", b);
   c_ = View1<float>("upit::gemm_peak.c", c);
-  Kokkos::deep_copy(a_, 0.5f);
-  Kokkos::deep_copy(b_, 0.25f);
+  Kokkos::deep_copy(a_, bf16 ? bf16_pair(0.5f) : 0.5f);
+  Kokkos::deep_copy(b_, bf16 ? bf16_pair(0.25f) : 0.25f);
 }
 
-std::span<std::string_view const> GemmPeak::libraries() {
+std::span<std::string_view const> GemmPeak::libraries() const {
   static std::array<std::string_view, 1> const kNames = {backend::device_library()};
   return kNames;
 }
@@ -38,6 +38,7 @@ double GemmPeak::measure(Index library, ProductShape const& s, Index repeats) co
   p.A = a_.data(), p.lda = s.k;
   p.B = b_.data(), p.ldb = s.n;
   p.C = c_.data(), p.ldc = s.n;
+  if (bf16_) p.in = p.out = backend::Storage::bf16;
   constexpr int kInARow = 8;  // between two fences, which cost as much as a small product
   Exec const exec;
   double best = std::numeric_limits<double>::infinity();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstring>
 #include <span>
 #include <string_view>
 
@@ -19,6 +20,14 @@ struct ProductShape {
 inline constexpr std::array<ProductShape, 3> kCeilingShapes = {
     {{1024, 1024, 1024}, {2048, 2752, 512}, {2048, 512, 2752}}};
 
+/// A float whose halves are both `value` as bfloat16.
+inline float bf16_pair(float value) {
+  bfloat16 const pair[2] = {bfloat16(value), bfloat16(value)};
+  float out = 0.0f;
+  std::memcpy(&out, pair, sizeof(out));
+  return out;
+}
+
 /// Times products of every linked BLAS, whatever rule `gemm` picks one by, on the threads that it uses: of
 /// float operands, or of bfloat16 operands with sums in float.
 class GemmPeak {
@@ -27,7 +36,8 @@ class GemmPeak {
   explicit GemmPeak(std::span<ProductShape const> shapes, bool bf16 = false);
 
   /// Single precision: "OpenBLAS", and "oneDNN" where it is linked. bf16: the two kernels of oneDNN, each
-  /// with results in bfloat16 and in float; nothing where there are no such products.
+  /// with results in bfloat16 and in float; nothing where there are no such
+  /// products. Devices: the one library.
   std::span<std::string_view const> libraries() const;
 
   /// GFLOP/s (2 m n k each) of the best of `repeats` products by library number `library`.
