@@ -73,7 +73,8 @@ void check_products(Product const& product) {
             Kokkos::deep_copy(C, TC(std::numeric_limits<float>::quiet_NaN()));  // must not be read
           product(a, b, m, n, k, Real<T>(alpha), A.data(), lda, B.data(), ldb, Real<T>(beta), C.data(), ldc);
           Kokkos::fence();
-          auto const ha = to_host(A), hb = to_host(B), hc = to_host(C);
+          auto const ha = to_host(A), hb = to_host(B);
+          auto const hc = to_host(C);
           for (Index i = 0; i < m; ++i)
             for (Index j = 0; j < ldc; ++j) {
               double const got = hc[i * ldc + j], old = before[i * ldc + j];
@@ -109,13 +110,14 @@ void check_grouped() {
         Index const lda = k + 2, ldb = (op == Op::none ? n : k) + 1, ldc = n + 3,
                     b_rows = op == Op::none ? k : n;
         Index const stride = b_rows * ldb + 5;
-        auto const A = random_view<T>(rows * lda, 6), B = random_view<T>(E * stride, 7),
-                   C = random_view<TC>(rows * ldc, 8);
+        auto const A = random_view<T>(rows * lda, 6), B = random_view<T>(E * stride, 7);
+        auto const C = random_view<TC>(rows * ldc, 8);
         auto const before = to_host(C);
         grouped_gemm<T>(exec, E, offset.data(), op, n, k, Real<T>(0.5), A.data(), lda, B.data(), ldb, stride,
                         Real<T>(beta), C.data(), ldc);
         exec.fence();
-        auto const ha = to_host(A), hb = to_host(B), hc = to_host(C);
+        auto const ha = to_host(A), hb = to_host(B);
+        auto const hc = to_host(C);
         for (Index e = 0; e < E; ++e) {
           std::vector<T> const be(hb.begin() + e * stride, hb.begin() + (e + 1) * stride);
           for (Index r = offset[e]; r < offset[e + 1]; ++r)
@@ -138,13 +140,14 @@ void check_grouped_transposed() {
     for (double const beta : {0.0, 1.0}) {
       Index const E = static_cast<Index>(offset.size()) - 1, rows = offset.back();
       Index const lda = m + 2, ldb = n + 1, ldc = n + 3, stride = m * ldc + 4;
-      auto const A = random_view<T>(rows * lda, 9), B = random_view<T>(rows * ldb, 10),
-                 C = random_view<TC>(E * stride, 11);
+      auto const A = random_view<T>(rows * lda, 9), B = random_view<T>(rows * ldb, 10);
+      auto const C = random_view<TC>(E * stride, 11);
       auto const before = to_host(C);
       grouped_gemm_transposed<T>(exec, E, offset.data(), m, n, Real<T>(0.5), A.data(), lda, B.data(), ldb,
                                  Real<T>(beta), C.data(), ldc, stride);
       exec.fence();
-      auto const ha = to_host(A), hb = to_host(B), hc = to_host(C);
+      auto const ha = to_host(A), hb = to_host(B);
+      auto const hc = to_host(C);
       for (Index e = 0; e < E; ++e)
         for (Index i = 0; i < m; ++i)
           for (Index j = 0; j < n; ++j) {
