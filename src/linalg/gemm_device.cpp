@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns gemm and batched_gemm of device builds: the checks, what no library does for k = 0, one call for the
-// rest.
+// Owns gemm, batched_gemm and grouped_gemm of device builds: the checks, what no library does for k = 0, one
+// call for the rest.
 #include "device_product.hpp"
 #include "product_checks.hpp"
 #include "upit/core/profile.hpp"
@@ -58,15 +58,48 @@ void batched_gemm(Exec const& exec, Op a, Op b, Index batch, Index m, Index n, I
   multiply_stacks<T, TC>(exec, a, b, batch, m, n, k, alpha, A, B, beta, C);
 }
 
+template <class T, class TC>
+void grouped_gemm(Exec const& exec, Index groups, Index const* offset, Op b, Index n, Index k, Real<T> alpha,
+                  T const* A, Index lda, T const* B, Index ldb, Index stride_b, Real<T> beta, TC* C,
+                  Index ldc) {
+  ProductRegion const region("upit::grouped_gemm", groups, offset[groups] - offset[0], n, k, false,
+                             b == Op::transpose);
+  for (Index e = 0; e < groups; ++e) {
+    Index const begin = offset[e], count = offset[e + 1] - begin;
+    expect(count >= 0, "grouped_gemm: offsets fall");
+    multiply_stacks<T, TC>(exec, Op::none, b, 1, count, n, k, alpha, {A + begin * lda, lda, 0},
+                           {B + e * stride_b, ldb, 0}, beta, {C + begin * ldc, ldc, 0});
+  }
+}
+
+template <class T, class TC>
+void grouped_gemm_transposed(Exec const& exec, Index groups, Index const* offset, Index m, Index n,
+                             Real<T> alpha, T const* A, Index lda, T const* B, Index ldb, Real<T> beta, TC* C,
+                             Index ldc, Index stride_c) {
+  ProductRegion const region("upit::grouped_gemm_transposed", groups, m, n, offset[groups] - offset[0], true,
+                             false);
+  for (Index e = 0; e < groups; ++e) {
+    Index const begin = offset[e], count = offset[e + 1] - begin;
+    expect(count >= 0, "grouped_gemm_transposed: offsets fall");
+    multiply_stacks<T, TC>(exec, Op::transpose, Op::none, 1, m, n, count, alpha, {A + begin * lda, lda, 0},
+                           {B + begin * ldb, ldb, 0}, beta, {C + e * stride_c, ldc, 0});
+  }
+}
+
 /// Every device that CUDA 12 or ROCm 5 serve multiplies bfloat16 in units of its own, from sm_80 and gfx90a
 /// on.
 Bf16Products bf16_products() { return Bf16Products::native; }
 
-#define UPIT_INSTANTIATE(T, TC)                                                                           \
-  template void gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Real<T>, T const*, Index, T const*, \
-                            Index, Real<T>, TC*, Index);                                                  \
-  template void batched_gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Index, Real<T>,             \
-                                    MatrixStack<T const>, MatrixStack<T const>, Real<T>, MatrixStack<TC>);
+#define UPIT_INSTANTIATE(T, TC)                                                                            \
+  template void gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Real<T>, T const*, Index, T const*,  \
+                            Index, Real<T>, TC*, Index);                                                   \
+  template void batched_gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Index, Real<T>,              \
+                                    MatrixStack<T const>, MatrixStack<T const>, Real<T>, MatrixStack<TC>); \
+  template void grouped_gemm<T, TC>(Exec const&, Index, Index const*, Op, Index, Index, Real<T>, T const*, \
+                                    Index, T const*, Index, Index, Real<T>, TC*, Index);                   \
+  template void grouped_gemm_transposed<T, TC>(Exec const&, Index, Index const*, Index, Index, Real<T>,    \
+                                               T const*, Index, T const*, Index, Real<T>, TC*, Index,      \
+                                               Index);
 UPIT_INSTANTIATE(float, float)
 UPIT_INSTANTIATE(double, double)
 UPIT_INSTANTIATE(bfloat16, bfloat16)
