@@ -172,8 +172,8 @@ KOKKOS_FORCEINLINE_FUNCTION void for_slots(Slots<T> const& s, Index e, Index beg
   for (; p < last && s.order[p] < end * s.active; ++p) f(p, static_cast<Index>(s.order[p]));
 }
 
-// Asks for n elements that are wanted later: a row's stretches are too short for the processor to foresee them
-// (a third of the time, measured).
+// Asks for n elements that are wanted later: a row's stretches are too short for the processor to foresee
+// them (a third of the time, measured).
 template <class T>
 KOKKOS_FORCEINLINE_FUNCTION void fetch(T const* x, Index n) {
 #if defined(__GNUC__) && !defined(__CUDA_ARCH__) && !defined(__HIP_DEVICE_COMPILE__)
@@ -298,9 +298,6 @@ KOKKOS_FORCEINLINE_FUNCTION void host_backward(Slots<T> const& s, Index block, G
         fetch(base_gate + n, next);
         fetch(base_gate + F + n, next);
         fetch(d.dact + token * F + begin + n, next);
-        fetch(d.slot_act + p * F + begin + n, next);
-        fetch(d.dslot + p * 2 * F + begin + n, next);
-        fetch(d.dslot + p * 2 * F + F + begin + n, next);
         set_zero(extra, n);
         add_low_rank<R>(extra, d.dlow2 + p * s.rank, s.rank, s.down_a + at, F, n, extra);
         T const* const mask = s.mask == nullptr ? nullptr : s.mask + token * F + begin;
