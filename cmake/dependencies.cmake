@@ -189,7 +189,13 @@ target_include_directories(upit_flags INTERFACE ${CMAKE_SOURCE_DIR}/include)
 target_include_directories(upit_flags SYSTEM INTERFACE ${UPIT_RANDOM123_INCLUDE} ${UPIT_XXHASH_INCLUDE})
 # No -ffast-math: sums keep their order, NaN stays NaN. These two only let loops with exp or sqrt vectorise.
 target_compile_options(upit_flags INTERFACE
-  $<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang>:-Wall -Wextra -fno-math-errno -fno-trapping-math -fopenmp-simd>)
+  $<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang>:-Wall -Wextra -fno-math-errno -fno-trapping-math>)
+if(UPIT_DEVICE STREQUAL "HIP")
+  # clang would compile loops under `omp simd` for the device, with a runtime that is not there.
+  target_compile_options(upit_flags INTERFACE -Wno-unknown-pragmas)
+else()
+  target_compile_options(upit_flags INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang>:-fopenmp-simd>)
+endif()
 if(UPIT_NATIVE)
   target_compile_options(upit_flags INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU,Clang>:-march=native>)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
@@ -203,6 +209,6 @@ if(Kokkos_DEVICES MATCHES "CUDA")
   # Of headers of Kokkos 3.4 in C++20, once in every file.
   target_compile_options(upit_flags INTERFACE -Xcudafe --diag_suppress=3014 -Wno-volatile -Wno-deprecated-enum-enum-conversion)
 endif()
-if(OpenMP_CXX_FOUND)
+if(OpenMP_CXX_FOUND AND NOT UPIT_DEVICE STREQUAL "HIP") # clang would compile the parallel regions for the device
   target_link_libraries(upit_flags INTERFACE OpenMP::OpenMP_CXX)
 endif()

@@ -72,7 +72,7 @@ function(upit_room name)
   if(name STREQUAL "linalg")
     upit_linalg_sources(sources)
   elseif(name STREQUAL "model" AND NOT UPIT_DEVICE STREQUAL "")
-    list(FILTER sources EXCLUDE REGEX "/attention\\.cpp$") # the host's form
+    list(FILTER sources EXCLUDE REGEX "/attention[a-z0-9_]*\\.cpp$") # the host's form
   endif()
   add_library(upit_${name} STATIC ${sources})
   target_link_libraries(upit_${name} PUBLIC upit_flags)

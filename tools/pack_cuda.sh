@@ -24,7 +24,7 @@ packages=(
   libopenmpi-dev libopenmpi3 openmpi-bin openmpi-common
   libhdf5-openmpi-dev libhdf5-openmpi-103-1 libhdf5-openmpi-cpp-103-1 libhdf5-openmpi-hl-100 libhdf5-openmpi-fortran-102
   libtoml11-dev nlohmann-json3-dev libcli11-dev libfmt-dev libfmt9 libsentencepiece-dev libsentencepiece0
-  librandom123-dev libxxhash-dev zlib1g-dev libgtest-dev libgmock-dev googletest
+  librandom123-dev libxxhash-dev zlib1g-dev libgtest-dev libgmock-dev
 )
 
 pack() {
@@ -47,14 +47,16 @@ pack() {
   # The files of the packages, then the libraries that these load, whatever package they are of.
   for package in "${packages[@]}"; do
     dpkg-query -L "$package" 2>/dev/null || true
-  done | grep -vE '/share/(doc|man|info|lintian|bug|locale)/|/python|\.a$|\.mod$|/vapi/' | sort -u >"$work/listed"
+  done | grep -vE '/share/(doc|man|info|lintian|bug|locale)/|/python|\.mod$|/vapi/|\.a$' | sort -u >"$work/listed"
+  find /usr/lib -name 'libgtest*.a' -o -name 'libgmock*.a' >>"$work/listed" # these two are archives only
   while read -r library; do
-    [[ -f $library && $library == *.so* ]] && ldd "$library" 2>/dev/null | awk '$3 ~ /^\// { print $3 }'
+    [[ -f $library && $library == *.so* ]] || continue
+    ldd "$library" 2>/dev/null | awk '$3 ~ /^\// { print $3 }' || true
   done <"$work/listed" | sort -u | grep -vE '/(libc|libm|libdl|librt|libpthread|libutil|libresolv|libgcc_s|libstdc\+\+|libgomp|libgfortran|libquadmath|ld-linux.*)\.so' >"$work/loaded" || true
   { cat "$work/listed"; cat "$work/loaded"; sed 'p' "$work/loaded" | xargs -r -n 1 readlink -f; } | sort -u |
     while read -r library; do
       # alternatives and merged directories are links: what they name travels under the name that is looked for
-      [[ -f $library ]] && echo "$library"
+      if [[ -f $library ]]; then echo "$library"; fi
     done >"$work/files"
   tar -c --files-from="$work/files" --dereference --hard-dereference --absolute-names --transform='s|^/lib/|/usr/lib/|' \
     --transform='s|^/||' 2>/dev/null | tar -x -C "$tree/.pack"

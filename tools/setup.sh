@@ -106,7 +106,7 @@ install_kokkos() {
 }
 
 build() {
-  local directory=$root/build/$preset configured options=()
+  local directory=$root/build/$preset configured options=() more=()
   local mark=$directory/.upit-setup
   # A Kokkos of our own says what it was built with and for; a build made with another one starts afresh.
   configured=$(cat "$kokkos/upit-stamp" 2>/dev/null || echo "installed Kokkos"; echo "in $kokkos"; sha256sum <"$root/CMakePresets.json")
@@ -123,10 +123,12 @@ build() {
     fi
     [[ $prefix -ef $root/.deps || ! -d $kokkos ]] || options+=("-DCMAKE_PREFIX_PATH=$kokkos")
     [[ ${#options[@]} == 0 || $preset != modern ]] || options=(--toolchain "$kokkos/toolchain.cmake")
+    # UPIT_OPTIONS: more options for CMake, for the checks beside this script
     [[ ${#options[@]} == 0 || $preset != cuda ]] || options+=("-DCMAKE_CXX_COMPILER=$kokkos/bin/nvcc_wrapper")
     local log
     log=$(mktemp)
-    (cd "$root" && cmake --preset "$preset" "${options[@]}") >"$log" 2>&1 ||
+    [[ -z ${UPIT_OPTIONS:-} ]] || read -ra more <<<"$UPIT_OPTIONS"
+    (cd "$root" && cmake --preset "$preset" "${options[@]}" "${more[@]}") >"$log" 2>&1 ||
       { cat "$log" >&2; rm -f "$log"; die "configuring the preset $preset failed (see above)"; }
     rm -f "$log"
     echo "$configured" >"$mark"

@@ -159,6 +159,9 @@ DeckTable describe_train(TrainDeck& d) {
           {"precision", &d.precision, one_of({"fp32", "bf16"}), "",
            "What every stage computes in. bf16: weights and activations of 16 bits; sums, softmax, norms, "
            "routers, losses, gradients and the weights that are trained stay fp32, and so do files."},
+          {"tf32", &d.tf32, any_bool(), "",
+           "NVIDIA devices only: products of fp32 matrices round their inputs to TF32, 10 bits behind the "
+           "point, and add in fp32."},
       }};
 }
 

@@ -51,7 +51,7 @@ void cross_entropy(Exec const& exec, View1<int const> target, View2<R const> log
         R total = R(0);
         for (Index b = 0; b < blocks; ++b) total += sum(b, m) * fast_exp(largest(b, m) - most);
         largest(0, m) = most;
-        sum(0, m) = total;
+        sum(0, m) = R(1) / total;
         Index const t = target(m);
         nll(m) = t < 0 ? R(0) : R(log(total)) + (most - logits(t, m));
       });
@@ -71,12 +71,12 @@ void cross_entropy_backward(Exec const& exec, View1<int const> target, Real<T> s
         Index const b = row_index(row), begin = b * kVocabularyBlock, end = block_end(b, V);
         int const* const id = target.data();
         R const* const most = largest.data();
-        R const* const total = sum.data();
+        R const* const inverse = sum.data();
         for (Index v = begin; v < end; ++v) {
           R const* const logit = logits.data() + v * M;
           T* const out = dlogits.data() + v * M;
           row_for(row, M, [=](Index const m) {
-            R const p = fast_exp(logit[m] - most[m]) / total[m] - (id[m] == v ? R(1) : R(0));
+            R const p = fast_exp(logit[m] - most[m]) * inverse[m] - (id[m] == v ? R(1) : R(0));
             out[m] = static_cast<T>(id[m] < 0 ? R(0) : scale * p);
           });
         }

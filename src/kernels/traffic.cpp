@@ -23,7 +23,7 @@ using S = KernelShape const&;
 double slots(S s) { return s.tokens * s.active; }
 double row(S s) { return s.tokens * s.width * s.value_bytes; }                       // (N, C)
 double wide(S s) { return s.tokens * s.ffn * s.value_bytes; }                        // (N, F)
-double logits(S s) { return s.tokens * s.vocabulary * s.value_bytes; }               // (M, V)
+double logits(S s) { return s.tokens * s.vocabulary * kReal; }                       // (M, V)
 double reals(S s) { return s.tokens * kReal; }                                       // (N)
 double ids(S s) { return s.tokens * kId; }                                           // (N)
 double slot_ids(S s) { return slots(s) * kId; }                                      // (N*K)
@@ -42,6 +42,18 @@ Traffic rotary(S s) {
 
 Traffic dropout(double read, double written, double both, S s) {
   return moved(read + s.tokens * (8.0 + kId), written, both);  // sample and position of each token
+}
+
+Traffic cross_entropy_backward(S s) {
+  // Gradients take the place of the logits, unless they are stored narrower.
+  if (s.value_bytes == kReal) return moved(ids(s), reals(s), logits(s));
+  return moved(ids(s) + logits(s), reals(s) + s.tokens * s.vocabulary * s.value_bytes);
+}
+
+Traffic adamw(S s) {
+  // Gradient in, master and moments in and out; narrower weights are a rounded copy of the masters.
+  double const copy = s.value_bytes == kReal ? 0.0 : s.elements * s.value_bytes;
+  return moved(s.elements * kReal, copy, 3.0 * s.elements * kReal);
 }
 
 // One line a kernel, in the order of a step.
@@ -68,7 +80,7 @@ constexpr Entry kTable[] = {
     {"dropout_forward", [](S s) { return dropout(row(s), row(s), 0.0, s); }},
     {"gather_rows", [](S s) { return moved(row(s) + ids(s), row(s)); }},
     {"cross_entropy", [](S s) { return moved(logits(s) + ids(s), reals(s)); }},
-    {"cross_entropy_backward", [](S s) { return moved(ids(s), reals(s), logits(s)); }},
+    {"cross_entropy_backward", cross_entropy_backward},
     {"scatter_rows", [](S s) { return moved(row(s) + ids(s), row(s)); }},
     {"rmsnorm_backward",
      [](S s) { return moved(2 * row(s) + s.width * s.value_bytes + reals(s), 0.0, row(s)); }},
@@ -97,7 +109,7 @@ constexpr Entry kTable[] = {
     {"add", [](S s) { return moved(s.elements * s.value_bytes, 0.0, s.elements * s.value_bytes); }},
     {"scale", [](S s) { return moved(0.0, 0.0, s.elements * s.value_bytes); }},
     {"squared_norm", [](S s) { return moved(s.elements * kReal, 0.0); }},
-    {"adamw", [](S s) { return moved(s.elements * kReal, 0.0, s.elements * (s.value_bytes + 2 * kReal)); }},
+    {"adamw", adamw},
 };
 
 }  // namespace
@@ -107,6 +119,11 @@ std::optional<Traffic> kernel_traffic(std::string_view kernel, KernelShape const
     if (e.kernel == kernel) return e.bytes(shape);
   }
   return std::nullopt;
+}
+
+Index kernel_launches(std::string_view kernel) {
+  if (kernel == "dispatch_plan") return 5;  // with enough slots for counters of their own
+  return kernel == "router_statistics" || kernel == "auxiliary_router" ? 3 : 1;
 }
 
 std::vector<std::string_view> kernels_with_traffic() {

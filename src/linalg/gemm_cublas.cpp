@@ -114,9 +114,7 @@ std::string_view device_library() { return "cuBLAS"; }
 
 }  // namespace backend
 
-bool allow_tf32(bool on) {
-  backend::tf32 = on;
-  return true;
-}
+bool has_tf32() { return true; }
+void allow_tf32(bool on) { backend::tf32 = on; }
 
 }  // namespace upit

@@ -109,6 +109,7 @@ std::string_view device_library() { return "hipBLAS"; }
 
 }  // namespace backend
 
-bool allow_tf32(bool) { return false; }
+bool has_tf32() { return false; }
+void allow_tf32(bool) {}
 
 }  // namespace upit

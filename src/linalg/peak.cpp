@@ -2,6 +2,7 @@
 #include "upit/linalg/peak.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "backend.hpp"
@@ -44,6 +45,14 @@ constexpr std::array<std::string_view, 0> kHalfNames = {};
 constexpr std::array<Product, 0> kHalfProducts = {};
 #endif
 
+/// A float whose halves are both `value` as bfloat16.
+float twice(float value) {
+  bfloat16 const pair[2] = {bfloat16(value), bfloat16(value)};
+  float out = 0.0f;
+  std::memcpy(&out, pair, sizeof(out));
+  return out;
+}
+
 }  // namespace
 
 GemmPeak::GemmPeak(std::span<ProductShape const> shapes, bool bf16) : bf16_(bf16) {
@@ -56,8 +65,8 @@ GemmPeak::GemmPeak(std::span<ProductShape const> shapes, bool bf16) : bf16_(bf16
   a_ = View1<float>("upit::gemm_peak.a", a);
   b_ = View1<float>("upit::gemm_peak.b", b);
   c_ = View1<float>("upit::gemm_peak.c", c);
-  Kokkos::deep_copy(a_, bf16 ? bf16_pair(0.5f) : 0.5f);
-  Kokkos::deep_copy(b_, bf16 ? bf16_pair(0.25f) : 0.25f);
+  Kokkos::deep_copy(a_, bf16 ? twice(0.5f) : 0.5f);
+  Kokkos::deep_copy(b_, bf16 ? twice(0.25f) : 0.25f);
 }
 
 std::span<std::string_view const> GemmPeak::libraries() const {

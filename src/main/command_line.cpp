@@ -59,7 +59,7 @@ struct Words {
   InspectCommand inspect;
   EvalCommand eval;
   BenchCommand bench;
-  std::string mix = "branch", precision = "fp32";
+  std::string mix = "branch", precision = "fp32", ceiling = "each";
   std::vector<std::string> cases;
 };
 
@@ -145,6 +145,9 @@ void add_bench(CLI::App& app, Words& w) {
       ->delimiter(',')
       ->check(CLI::IsMember({"dense", "dense_wide", "lora", "ffn_moe", "lora_moe"}))
       ->default_str("dense,lora,ffn_moe,lora_moe");
+  app.add_option("--ceiling", w.ceiling, "when to sample the ceiling: around each step, or once at each end")
+      ->check(CLI::IsMember({"each", "once"}))
+      ->capture_default_str();
   app.add_flag("--profile", o.profile,
                "tell where the time of the steps goes, by region and kernel, on rank 0");
   app.add_option("--json", w.bench.json, "write results to this file");
@@ -162,6 +165,7 @@ Command bench_command(Words w) {
   require(o.model.width % o.model.heads == 0,
           fmt::format("--width is {}; allowed: a multiple of --heads, {}", o.model.width, o.model.heads));
   o.model.head_width = o.model.width / o.model.heads;
+  o.ceiling_each = w.ceiling == "each";
   o.mix = w.mix == "ffn" ? LoraMix::ffn : LoraMix::branch;
   o.precision = w.precision == "bf16" ? Precision::bf16 : Precision::fp32;
   if (!w.cases.empty()) o.cases.clear();

@@ -5,6 +5,7 @@
 #include "commands.hpp"
 #include "upit/core/signals.hpp"
 #include "upit/core/timer.hpp"
+#include "upit/linalg/tf32.hpp"
 #include "upit/upcycle/expand.hpp"
 #include "upit/upcycle/outlook.hpp"
 #include "upit/upcycle/route.hpp"
@@ -21,6 +22,7 @@ int run_deck(Deck const& deck, Communicator const& world, Console& console,
   upcycle::check_run_directory(run);
   world.agree([&] { upcycle::check_outlook(deck, run.data()); });
   for (auto const& warning : upcycle::outlook_warnings(deck, run.data())) console.say("warning: " + warning);
+  allow_tf32(deck.train.tf32);
   auto const base = upcycle::pretrain(run);
   auto const checkpoints = upcycle::prepare(run, base);
   auto const experts = upcycle::expand(run, checkpoints);

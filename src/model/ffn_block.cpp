@@ -157,7 +157,7 @@ void ffn_backward(FfnPass<T> const& p, View1<Real<T>> const& balance, bool need_
   ProfilingRegion const region("upit::ffn_backward");
   auto const& [s, t] = std::tie(p.state, p.scratch);
   bool const gating = p.expert.router == RouterUse::gate;
-  if (gating) Kokkos::deep_copy(p.exec, t.dgate, Real<T>(0));
+  if (gating) Kokkos::deep_copy(p.exec, elements(t.dgate), Real<T>(0));
   if (p.expert.mixes_ffns()) {
     p.experts->backward(p, p.layer, need_dh);
   } else if (detail::mixes_slots(p)) {

@@ -7,14 +7,16 @@
 #include "upit/kernels/cross_entropy.hpp"
 #include "upit/kernels/elementwise.hpp"
 #include "upit/kernels/gather.hpp"
+#include "upit/kernels/row.hpp"
 #include "upit/linalg/gemm.hpp"
 
 namespace upit {
 namespace {
 
-/// Targets whose logits take near 32 MiB of fp32: enough for the products, little enough for caches.
+/// Targets whose logits take near 32 MiB of fp32: enough for the products, little enough for caches. A device
+/// has more to fill.
 Index largest_chunk(Index vocabulary) {
-  constexpr Index kLogits = Index{1} << 23;
+  constexpr Index kLogits = Index{1} << (kernels::kHostRows ? 23 : 27);
   return std::max<Index>(kLogits / std::max<Index>(vocabulary, 1), 64);
 }
 

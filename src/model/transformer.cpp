@@ -268,7 +268,9 @@ void Transformer<T>::Impl::backward(Exec const& exec, Weights<T> const& weights,
     bool const go_on = below || l > 0;
     View1<R> const coefficient(balance_device.data() + l * expert.count, balance.empty() ? 0 : expert.count);
     FfnPass<T> const pass = ffn_pass(exec, p, s, t, batch, options, l);
-    if (expert.router == RouterUse::auxiliary) Kokkos::deep_copy(exec, t.dlogits, s.probability);
+    if (expert.router == RouterUse::auxiliary) {
+      Kokkos::deep_copy(exec, elements(t.dlogits), elements(s.probability));
+    }
     ffn_backward(pass, coefficient, go_on);
     if (go_on) {
       norm_backward(exec, t.dh, s.x_middle, p.ffn_norm, s.rstd_ffn, t.dx);
@@ -350,8 +352,7 @@ std::vector<int> Transformer<T>::router_choices() const {
   auto const n = static_cast<Index>(impl_->counts.tokens);
   for (Index l = 0; l < impl_->model.layers; ++l) {
     auto const expert = impl_->workspace.layer(l, n).expert;
-    auto const host = Kokkos::create_mirror_view(expert);
-    Kokkos::deep_copy(host, expert);
+    auto const host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), elements(expert));
     choices.insert(choices.end(), host.data(), host.data() + host.size());
   }
   return choices;
@@ -363,8 +364,7 @@ std::vector<double> Transformer<T>::router_logits() const {
   if (impl_->expert.router == RouterUse::none) return logits;
   for (Index l = 0; l < impl_->model.layers; ++l) {
     auto const layer = impl_->workspace.layer(l, static_cast<Index>(impl_->counts.tokens)).logits;
-    auto const host = Kokkos::create_mirror_view(layer);
-    Kokkos::deep_copy(host, layer);
+    auto const host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), elements(layer));
     logits.insert(logits.end(), host.data(), host.data() + host.size());
   }
   return logits;
@@ -385,8 +385,7 @@ std::vector<double> Transformer<T>::logits(Exec const& exec, Weights<T> const& w
   Tensor const& tensor = m.table.find(m.model.tied ? "embedding" : "head");
   linear<T>(exec, x, weights.backbone.data() + tensor.offset, out);
   exec.fence();
-  auto const host = Kokkos::create_mirror_view(out);
-  Kokkos::deep_copy(host, out);
+  auto const host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), elements(out));
   return std::vector<double>(host.data(), host.data() + host.size());
 }
 

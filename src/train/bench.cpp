@@ -278,7 +278,8 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
   GemmPeak const peak(options.shapes, options.precision == Precision::bf16);
   sample_ceiling(comm, peak, options.shapes);  // likewise
 
-  Progress progress(console, "bench", options.repeats * std::ssize(options.cases));
+  Index const steps_to_time = options.repeats * std::ssize(options.cases);
+  Progress progress(console, "bench", steps_to_time);
   report.ceiling.push_back(sample_ceiling(comm, peak, options.shapes));
   Index done = 0;
   for (Index r = 0; r < options.repeats; ++r) {
@@ -286,9 +287,12 @@ BenchReport run_bench(Communicator const& comm, BenchOptions const& options, Con
       BenchCase& one = report.cases[c];
       one.seconds.push_back(timed_step(c, options.profile));
       double const before = report.ceiling.back();
-      report.ceiling.push_back(sample_ceiling(comm, peak, options.shapes));
+      bool const last = ++done == steps_to_time;
+      if (options.ceiling_each || last) {
+        report.ceiling.push_back(sample_ceiling(comm, peak, options.shapes));
+      }
       one.ceiling.push_back(std::max(before, report.ceiling.back()));
-      progress.update(++done,
+      progress.update(done,
                       fmt::format("{} {:.1f} GFLOP/s", name_of(one.kind), one.gflops(one.seconds.back())));
     }
   }

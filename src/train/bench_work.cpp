@@ -9,9 +9,11 @@ namespace upit {
 namespace {
 
 constexpr std::string_view kPrefix = "upit::";
-constexpr double kValueBytes = 4.0;  // bench trains in fp32
 
 double real(Index i) { return static_cast<double>(i); }
+
+/// Of weights and activations.
+double value_bytes(BenchOptions const& o) { return o.precision == Precision::bf16 ? 2.0 : 4.0; }
 
 kernels::KernelShape shape_of(BenchOptions const& o, BenchCase const& c) {
   ModelConfig const& m = o.model;
@@ -31,7 +33,7 @@ kernels::KernelShape shape_of(BenchOptions const& o, BenchCase const& c) {
   s.parts = 1.5;  // gate and up together, then down: the mean of two calls
   s.combined = c.kind == BenchKind::ffn_moe ? s.width : s.ffn;
   s.summed = c.kind == BenchKind::ffn_moe ? s.width : 2.0 * s.ffn;
-  s.value_bytes = kValueBytes;
+  s.value_bytes = value_bytes(o);
   return s;
 }
 
@@ -45,22 +47,23 @@ bool in_pieces(std::string_view kernel) {
   return kernel.starts_with("cross_entropy") || kernel == "adamw" || kernel == "squared_norm";
 }
 
-Work product_work(ProductExtents const& p, double calls) {
+/// All operands are counted as stored in `bytes` each; gradients of weights are wider under bf16.
+Work product_work(ProductExtents const& p, double calls, double bytes) {
   double const groups = real(std::max<Index>(p.groups, 1));
   double const a = real(p.m) * real(p.k), b = real(p.k) * real(p.n), c = real(p.m) * real(p.n);
   double const elements =
       a + (p.groups > 0 && !p.grouped_c ? groups * b : b) + (p.grouped_c ? groups * c : c);
-  return {calls * p.flops(), calls * kValueBytes * elements, kValueBytes * elements};
+  return {calls * p.flops(), calls * bytes * elements, bytes * elements};
 }
 
 Work attention_work(BenchOptions const& o, BenchCase const& c, bool forward, double calls) {
   ModelConfig const& m = o.model;
   double const tokens = real(c.profile_tokens), q = real(m.heads * m.head_width);
-  double const kv = 2.0 * real(m.kv_heads * m.head_width), heads = real(m.heads);
+  double const kv = 2.0 * real(m.kv_heads * m.head_width), heads = real(m.heads), value = value_bytes(o);
   // qkv in, attended and log-sum-exp out; backward: qkv, attended's gradient, log-sum-exp and delta in, the
   // gradient of qkv out.
-  double const bytes = forward ? tokens * (kValueBytes * (q + kv + q) + 4.0 * heads)
-                               : tokens * (kValueBytes * (2.0 * (q + kv) + q) + 8.0 * heads);
+  double const bytes = forward ? tokens * (value * (q + kv + q) + 4.0 * heads)
+                               : tokens * (value * (2.0 * (q + kv) + q) + 8.0 * heads);
   double const flops = (forward ? 2.0 : 4.0) * tokens * real(m.context) * real(m.width);
   return {calls * flops, calls * bytes, bytes};
 }
@@ -68,7 +71,8 @@ Work attention_work(BenchOptions const& o, BenchCase const& c, bool forward, dou
 }  // namespace
 
 Work work_of(BenchOptions const& options, BenchCase const& c, std::string_view label, double calls) {
-  if (auto const product = read_product_label(label)) return product_work(*product, calls);
+  if (auto const product = read_product_label(label))
+    return product_work(*product, calls, value_bytes(options));
   if (!label.starts_with(kPrefix)) return {};
   std::string_view const kernel = label.substr(kPrefix.size());
   if (kernel == "attention_forward") return attention_work(options, c, true, calls);
@@ -78,7 +82,7 @@ Work work_of(BenchOptions const& options, BenchCase const& c, std::string_view l
   shape.elements = kernel == "fill" ? shape.tokens * shape.width : real(c.trained);
   auto const traffic = kernels::kernel_traffic(kernel, shape);
   if (!traffic) return {};
-  double const times = in_pieces(kernel) ? 1.0 : calls;
+  double const times = in_pieces(kernel) ? 1.0 : calls / real(kernels::kernel_launches(kernel));
   return {0.0, times * traffic->moved(), in_pieces(kernel) ? traffic->set / calls : traffic->set};
 }
 

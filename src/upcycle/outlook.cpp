@@ -7,6 +7,7 @@
 
 #include "upit/core/error.hpp"
 #include "upit/linalg/gemm.hpp"
+#include "upit/linalg/tf32.hpp"
 #include "upit/text/batches.hpp"
 #include "upit/text/generator.hpp"
 #include "upit/upcycle/buckets.hpp"
@@ -35,6 +36,8 @@ void check_outlook(Deck const& deck, Dataset const& data) {
   require(deck.train.precision != "bf16" || bf16_products() != Bf16Products::none,
           "train.precision = \"bf16\" needs a build with oneDNN 2.x and a processor with AVX-512; "
           "\"fp32\" runs everywhere");
+  require(!deck.train.tf32 || has_tf32(),
+          "train.tf32 = true needs a build for NVIDIA devices; false runs everywhere");
   if (deck.model.base.empty()) require_documents(deck.pretrain.documents);
   BatchPlan const batches(data.train, deck.data.context, deck.data.packing, deck.train.batch,
                           deck.train.micro_batch, deck.run.seed);

@@ -146,27 +146,24 @@ void add_loss(Suite& suite, Size const& size) {
   KernelShape s = size.shape;
   s.tokens = static_cast<double>(size.chunk);
   Index const m = size.chunk, v = whole(s.vocabulary);
-  suite.memory("cross_entropy", size, s, [=]() -> Call {
-    auto const logits = values(v, m, 1);
-    auto const largest = values(kernels::vocabulary_blocks(v), m, 3),
-               sum = values(kernels::vocabulary_blocks(v), m, 4);
-    auto const nll = flat_values(m, 2);
-    auto const target = ids(m, v);
-    return [=](Exec const& e) {
-      kernels::cross_entropy<float>(e, View1<int const>(target), View2f(logits), largest, sum, nll);
-    };
-  });
-  suite.memory("cross_entropy_backward", size, s, [=]() -> Call {
-    auto const logits = values(v, m, 1);
-    auto const largest = values(kernels::vocabulary_blocks(v), m, 3),
-               sum = values(kernels::vocabulary_blocks(v), m, 4);
-    auto const nll = flat_values(m, 2);
-    auto const target = ids(m, v);
-    return [=](Exec const& e) {
-      kernels::cross_entropy_backward<float>(e, View1<int const>(target), 1.0f, View2f(logits), largest, sum,
-                                             logits, nll);
-    };
-  });
+  for (bool const backward : {false, true}) {
+    suite.memory(backward ? "cross_entropy_backward" : "cross_entropy", size, s, [=]() -> Call {
+      Index const blocks = kernels::vocabulary_blocks(v);
+      auto const logits = values(v, m, 1), largest = values(blocks, m, 2), sum = values(blocks, m, 3);
+      auto const nll = flat_values(m, 4);
+      auto const target = ids(m, v);
+      if (!backward) {
+        return [=](Exec const& e) {
+          kernels::cross_entropy<float>(e, View1<int const>(target), View2f(logits), largest, sum, nll);
+        };
+      }
+      // In place, as the head does it.
+      return [=](Exec const& e) {
+        kernels::cross_entropy_backward<float>(e, View1<int const>(target), 1.0f, View2f(logits), largest,
+                                               sum, logits, nll);
+      };
+    });
+  }
 }
 
 void add_flat(Suite& suite, Size const& size) {

@@ -19,20 +19,21 @@ struct Product {
   std::string name;
   Op a, b;
   Index m, n, k;
+  float beta = 0.0f;
 };
 
 /// The three products of y (N, out) = x (N, in) W^T: forward, gradient of x, gradient of W.
 void add_linear(std::vector<Product>& list, std::string const& name, Index n, Index in, Index out) {
   list.push_back({name, Op::none, Op::transpose, n, out, in});
   list.push_back({name, Op::none, Op::none, n, in, out});
-  list.push_back({name, Op::transpose, Op::none, out, in, n});
+  list.push_back({name, Op::transpose, Op::none, out, in, n, 1.0f});
 }
 
 /// Those of y (N, out) = x (N, in) B, B (in, out): stacked low-rank B.
 void add_stacked(std::vector<Product>& list, std::string const& name, Index n, Index in, Index out) {
   list.push_back({name, Op::none, Op::none, n, out, in});
   list.push_back({name, Op::none, Op::transpose, n, in, out});
-  list.push_back({name, Op::transpose, Op::none, in, out, n});
+  list.push_back({name, Op::transpose, Op::none, in, out, n, 1.0f});
 }
 
 using Library = void (*)(Op, Op, Index, Index, Index, float, float const*, Index, float const*, Index, float,
@@ -49,7 +50,10 @@ struct Named {
 };
 
 std::vector<Named> libraries() {
-  std::vector<Named> out = {{"rule", by_rule}, {"OpenBLAS", backend::gemm_blas}};
+  std::vector<Named> out = {{"rule", by_rule}};
+#if !defined(KOKKOS_ENABLE_CUDA) && !defined(KOKKOS_ENABLE_HIP)
+  out.push_back({"OpenBLAS", backend::gemm_blas});
+#endif
 #ifdef UPIT_HAS_ONEDNN
   out.push_back({"oneDNN", backend::gemm_onednn});
 #endif
@@ -72,9 +76,8 @@ void add(Suite& suite, Size const& size, Product const& p) {
     suite.products(name, flops_of(p.m, p.n, p.k), [p, product = library.product]() -> Call {
       auto const a = flat_values(p.m * p.k, 1), b = flat_values(p.k * p.n, 2), c = flat_values(p.m * p.n, 3);
       Index const lda = p.a == Op::none ? p.k : p.m, ldb = p.b == Op::none ? p.n : p.k;
-      float const beta = p.a == Op::transpose ? 1.0f : 0.0f;
       return [=](Exec const&) {
-        product(p.a, p.b, p.m, p.n, p.k, 1.0f, a.data(), lda, b.data(), ldb, beta, c.data(), p.n);
+        product(p.a, p.b, p.m, p.n, p.k, 1.0f, a.data(), lda, b.data(), ldb, p.beta, c.data(), p.n);
       };
     });
   }
@@ -144,7 +147,11 @@ void add_products(Suite& suite, Size const& size) {
   add_linear(list, "attention_out", n, q, c);
   add_linear(list, "gate_up", n, c, 2 * f);
   add_linear(list, "down", n, f, c);
-  add_linear(list, "head", size.chunk, c, whole(s.vocabulary));
+  // Logits of the head stand as (V, rows).
+  Index const rows = size.chunk, v = whole(s.vocabulary);
+  list.push_back({"head", Op::none, Op::transpose, v, rows, c});
+  list.push_back({"head", Op::transpose, Op::none, rows, c, v});
+  list.push_back({"head", Op::none, Op::none, v, c, rows, 1.0f});
   add_linear(list, "router", n, c, e);
   for (Index const experts : {Index{1}, e}) {
     std::string const kind = experts == 1 ? "lora" : "lora_moe";

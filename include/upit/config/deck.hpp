@@ -72,6 +72,7 @@ struct TrainDeck {
   double clip = 1.0;
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.0;
   std::string precision = "fp32";  // fp32 | bf16
+  bool tf32 = false;
 
   bool operator==(TrainDeck const&) const = default;
 };

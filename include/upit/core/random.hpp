@@ -2,6 +2,13 @@
 // Owns random numbers: Philox 4x32-10 counters keyed by what a number means, never by rank or thread.
 #pragma once
 
+#if defined(__HIPCC__) && !defined(R123_CUDA_DEVICE)
+#define R123_CUDA_DEVICE __host__ __device__  // Random123 knows nvcc, not hipcc
+#define R123_USE_SSE 0
+#define R123_USE_SSE4_1 0
+#define R123_USE_SSE4_2 0
+#define R123_USE_AES_NI 0
+#endif
 #include <Random123/philox.h>
 
 #include <cmath>

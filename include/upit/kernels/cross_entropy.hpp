@@ -21,7 +21,7 @@ constexpr Index vocabulary_blocks(Index vocabulary) {
 ///   target        (M)     in   ids in [0, V), not checked on the device; a negative one: no loss, nll = 0
 ///   logits        (V, M)  in
 ///   largest, sum  (vocabulary_blocks(V), M)  scratch; afterwards row 0 holds the maximum of all logits and
-///                         the sum of exp(logits - maximum)
+///                         1 / the sum of exp(logits - maximum)
 ///   nll           (M)     out
 ///
 /// Enqueued on `exec`, not finished, when it returns.

@@ -39,6 +39,9 @@ struct Traffic {
 /// kernel that the table does not know.
 std::optional<Traffic> kernel_traffic(std::string_view kernel, KernelShape const& shape);
 
+/// Launches of one call that carry its label: rates of a profile, which hears launches, are per call.
+Index kernel_launches(std::string_view kernel);
+
 /// The kernels that the table knows.
 std::vector<std::string_view> kernels_with_traffic();
 

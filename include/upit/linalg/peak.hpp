@@ -3,9 +3,9 @@
 #pragma once
 
 #include <array>
-#include <cstring>
 #include <span>
 #include <string_view>
+#include <type_traits>
 
 #include "upit/core/types.hpp"
 
@@ -16,17 +16,14 @@ struct ProductShape {
   Index m = 0, n = 0, k = 0;
 };
 
-/// Products whose best speed is the ceiling: a square one, and those of an FFN.
-inline constexpr std::array<ProductShape, 3> kCeilingShapes = {
+/// Products whose best speed is the ceiling: a square one, and those of an FFN. Larger ones on a device,
+/// which takes a millisecond for them.
+inline constexpr std::array<ProductShape, 3> kHostCeilingShapes = {
     {{1024, 1024, 1024}, {2048, 2752, 512}, {2048, 512, 2752}}};
-
-/// A float whose halves are both `value` as bfloat16.
-inline float bf16_pair(float value) {
-  bfloat16 const pair[2] = {bfloat16(value), bfloat16(value)};
-  float out = 0.0f;
-  std::memcpy(&out, pair, sizeof(out));
-  return out;
-}
+inline constexpr std::array<ProductShape, 3> kDeviceCeilingShapes = {
+    {{8192, 8192, 8192}, {16384, 11008, 2048}, {16384, 2048, 11008}}};
+inline constexpr std::array<ProductShape, 3> kCeilingShapes =
+    std::is_same_v<Exec, HostExec> ? kHostCeilingShapes : kDeviceCeilingShapes;
 
 /// Times products of every linked BLAS, whatever rule `gemm` picks one by, on the threads that it uses: of
 /// float operands, or of bfloat16 operands with sums in float.
@@ -36,8 +33,8 @@ class GemmPeak {
   explicit GemmPeak(std::span<ProductShape const> shapes, bool bf16 = false);
 
   /// Single precision: "OpenBLAS", and "oneDNN" where it is linked. bf16: the two kernels of oneDNN, each
-  /// with results in bfloat16 and in float; nothing where there are no such
-  /// products. Devices: the one library.
+  /// with results in bfloat16 and in float; nothing where there are no such products. On a device its one
+  /// library.
   std::span<std::string_view const> libraries() const;
 
   /// GFLOP/s (2 m n k each) of the best of `repeats` products by library number `library`.

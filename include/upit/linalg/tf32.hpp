@@ -4,9 +4,11 @@
 
 namespace upit {
 
-/// With `on`, products of float matrices on an NVIDIA device may round their inputs to TF32 (10 bits behind
-/// the point) and add in fp32. Off from the start. False where the library of this build knows no TF32, that
-/// is on hosts and AMD devices; there `on` changes nothing.
-bool allow_tf32(bool on);
+/// Whether the library of this build knows TF32: on NVIDIA devices.
+bool has_tf32();
+
+/// With `on`, products of float matrices may round their inputs to TF32 (10 bits behind the point) and add in
+/// fp32. Off from the start. Without `has_tf32` nothing changes.
+void allow_tf32(bool on);
 
 }  // namespace upit

@@ -40,6 +40,8 @@ struct BenchOptions {
   Index chunks = 1;       // as parallel.chunks
   Precision precision = Precision::fp32;
   bool profile = false;  // listen to Kokkos in the timed steps
+  // Sample the ceiling around each step; else only before the first and after the last.
+  bool ceiling_each = true;
   std::uint64_t seed = 1;
   std::span<ProductShape const> shapes = kCeilingShapes;
 };

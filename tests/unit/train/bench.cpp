@@ -122,8 +122,10 @@ TEST(RunBench, TellsWhereTheTimeOfAStepGoes) {
   Console console(false);
   BenchOptions options = tiny_bench();
   options.profile = true;
+  options.ceiling_each = false;
   BenchReport const report = run_bench(comm, options, console);
   EXPECT_FALSE(Kokkos::Tools::profileLibraryLoaded());
+  EXPECT_EQ(report.ceiling.size(), 2u);
   for (auto const& c : report.cases) {
     Profile const& p = c.profile;
     ASSERT_EQ(p.steps, 3) << name_of(c.kind);

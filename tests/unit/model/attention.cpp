@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the tests of the devices' attention: against plain loops in double, forward and backward, in any
-// space.
-#include "upit/model/blocked_attention.hpp"
+// Owns the tests of both forms of attention, the hosts' and the devices', which runs in any space: against
+// plain loops in double, forward and backward.
+#include "upit/model/attention.hpp"
 
 #include <gtest/gtest.h>
 
@@ -13,7 +13,9 @@
 
 #include "unit/kernels/views.hpp"
 #include "upit/kernels/attention_softmax.hpp"
+#include "upit/kernels/row.hpp"
 #include "upit/linalg/gemm.hpp"
+#include "upit/model/blocked_attention.hpp"
 
 namespace upit::test {
 namespace {
@@ -116,69 +118,90 @@ double distance(Values const& a, Values const& b) {
 struct Case {
   Index heads, kv_heads, head_width;
   std::vector<Index> lengths;
-  Index block;
+  Index block;  // of queries, in the devices' form
+
+  Index longest() const { return *std::max_element(lengths.begin(), lengths.end()); }
 };
-// Several blocks, a last one that is not full, samples of one token, shared keys, every width in use.
-std::vector<Case> const kCases = {
-    {1, 1, 2, {1}, 4},         {4, 4, 16, {5, 1, 12, 8}, 4}, {4, 2, 32, {37}, 16}, {6, 1, 8, {9, 30, 3}, 8},
-    {8, 2, 64, {33, 31}, 256}, {2, 1, 128, {21, 2}, 8},      {2, 2, 256, {19}, 7}};
+// Several blocks, a last one that is not full, samples of one token, shared keys, every width in use; the
+// last case has more keys than one block of the hosts' form.
+std::vector<Case> const kCases = {{1, 1, 2, {1}, 4},         {4, 4, 16, {5, 1, 12, 8}, 4},
+                                  {4, 2, 32, {37}, 16},      {6, 1, 8, {9, 30, 3}, 8},
+                                  {8, 2, 64, {33, 31}, 256}, {2, 1, 128, {21, 2}, 8},
+                                  {2, 2, 256, {19}, 7},      {2, 1, 16, {70, 1100}, 64}};
 
-template <class T>
-class BlockedAttentionTest : public ::testing::Test {};
-using Types = ::testing::Types<float, double, bfloat16>;
-TYPED_TEST_SUITE(BlockedAttentionTest, Types);
+ModelConfig shapes(Case const& c) {
+  ModelConfig m;
+  m.heads = c.heads, m.kv_heads = c.kv_heads, m.head_width = c.head_width;
+  return m;
+}
 
-TYPED_TEST(BlockedAttentionTest, AgainstPlainLoops) {
-  using T = TypeParam;
+/// Forward and backward of `attention`, an Attention<T> or a BlockedAttention<T>, against plain loops.
+template <class T, class Form>
+void expect_plain_results(Form const& attention, Case const& c) {
   using R = Real<T>;
-  if (std::is_same_v<T, bfloat16> && bf16_products() == Bf16Products::none)
-    GTEST_SKIP() << "no 16-bit products";
+  SCOPED_TRACE(::testing::Message() << "H " << c.heads << " G " << c.kv_heads << " D " << c.head_width
+                                    << " block " << c.block << " longest " << c.longest());
   Exec const exec;
-  for (auto const& c : kCases) {
-    SCOPED_TRACE(::testing::Message()
-                 << "H " << c.heads << " G " << c.kv_heads << " D " << c.head_width << " block " << c.block);
-    PlainAttention plain;
-    plain.m.heads = c.heads, plain.m.kv_heads = c.kv_heads, plain.m.head_width = c.head_width;
-    plain.start = {0};
-    for (Index const length : c.lengths) plain.start.push_back(plain.start.back() + length);
-    Index const N = plain.tokens(), width = c.heads * c.head_width;
-    Index const longest = *std::max_element(c.lengths.begin(), c.lengths.end());
-    plain.qkv = stored<T>(random_values(N * plain.ld(), 1, 1.0));
-    auto const dout_values = stored<T>(random_values(N * width, 2, 1.0));
+  PlainAttention plain;
+  plain.m = shapes(c);
+  plain.start = {0};
+  for (Index const length : c.lengths) plain.start.push_back(plain.start.back() + length);
+  Index const N = plain.tokens(), width = c.heads * c.head_width;
+  plain.qkv = stored<T>(random_values(N * plain.ld(), 1, 1.0));
+  auto const dout_values = stored<T>(random_values(N * width, 2, 1.0));
 
-    BlockedAttention<T> const attention(plain.m, longest, true, c.block);
-    auto const qkv = make2<T>(N, plain.ld(), plain.qkv), dout = make2<T>(N, width, dout_values);
-    View2<T> const out("out", N, width), dqkv("dqkv", N, plain.ld());
-    View2<R> const lse("lse", N, c.heads), delta("delta", N, c.heads);
-    Kokkos::deep_copy(dqkv, T(std::numeric_limits<float>::quiet_NaN()));  // must be overwritten
-    attention.forward(exec, qkv, plain.start, out, lse);
-    kernels::attention_delta<T>(exec, out, dout, c.heads, delta);
-    attention.backward(exec, qkv, plain.start, lse, dout, delta, dqkv);
-    exec.fence();
+  auto const qkv = make2<T>(N, plain.ld(), plain.qkv), dout = make2<T>(N, width, dout_values);
+  View2<T> const out("out", N, width), dqkv("dqkv", N, plain.ld());
+  View2<R> const lse("lse", N, c.heads), delta("delta", N, c.heads);
+  Kokkos::deep_copy(dqkv, T(std::numeric_limits<float>::quiet_NaN()));  // must be overwritten
+  attention.forward(exec, qkv, plain.start, out, lse);
+  kernels::attention_delta<T>(exec, out, dout, c.heads, delta);
+  attention.backward(exec, qkv, plain.start, lse, dout, delta, dqkv);
+  exec.fence();
 
-    Values want, want_lse;
-    plain.forward(want, want_lse);
-    auto const want_dqkv = plain.backward(dout_values);
-    // A score is a sum of D terms below 1, so an error of D u, which the softmax passes on relatively;
-    // products over the keys of a sample add as many roundings again. Values of v, dout and so of dp stay
-    // below D.
-    double const u = rounding<R>(), d = static_cast<double>(c.head_width),
-                 keys = static_cast<double>(longest);
-    double const sums = 4 * (d + keys) * u;
-    expect_close(to_host(lse), want_lse, 0.0, sums);
-    if constexpr (std::is_same_v<T, R>) {
-      expect_close(to_host(out), want, 0.0, sums);
-      expect_close(to_host(dqkv), want_dqkv, 0.0, 2 * d * sums);
-    } else {
-      // The probabilities, which add up to 1, and the result are rounded to T. The gradient also sees the
-      // gradient of the scores and, in delta, the result rounded: four roundings, which meet at random.
-      expect_close(to_host(out), want, 0.0, sums + 2 * kRoundingOf16);
-      EXPECT_LT(distance(to_host(dqkv), want_dqkv), 4 * kRoundingOf16);
-    }
+  Values want, want_lse;
+  plain.forward(want, want_lse);
+  auto const want_dqkv = plain.backward(dout_values);
+  // A score is a sum of D terms below 1, so an error of D u, which the softmax passes on relatively; products
+  // over the keys of a sample add as many roundings again. Values of v, dout and so of dp stay below D.
+  double const u = rounding<R>(), d = static_cast<double>(c.head_width),
+               keys = static_cast<double>(c.longest());
+  double const sums = 4 * (d + keys) * u;
+  expect_close(to_host(lse), want_lse, 0.0, sums);
+  if constexpr (std::is_same_v<T, R>) {
+    expect_close(to_host(out), want, 0.0, sums);
+    expect_close(to_host(dqkv), want_dqkv, 0.0, 2 * d * sums);
+  } else {
+    // The probabilities, which add up to 1, and the result are rounded to T. The gradient also sees the
+    // gradient of the scores and, in delta, the result rounded: four roundings, which meet at random.
+    expect_close(to_host(out), want, 0.0, sums + 2 * kRoundingOf16);
+    EXPECT_LT(distance(to_host(dqkv), want_dqkv), 4 * kRoundingOf16);
   }
 }
 
-TYPED_TEST(BlockedAttentionTest, SamplesBeyondItsScratchThrow) {
+template <class T>
+class AttentionTest : public ::testing::Test {};
+using Types = ::testing::Types<float, double, bfloat16>;
+TYPED_TEST_SUITE(AttentionTest, Types);
+
+TYPED_TEST(AttentionTest, DevicesFormAgainstPlainLoops) {
+  using T = TypeParam;
+  if (std::is_same_v<T, bfloat16> && bf16_products() == Bf16Products::none)
+    GTEST_SKIP() << "no 16-bit products";
+  for (auto const& c : kCases)
+    expect_plain_results<T>(BlockedAttention<T>(shapes(c), c.longest(), true, c.block), c);
+}
+
+TYPED_TEST(AttentionTest, HostsFormAgainstPlainLoops) {
+  using T = TypeParam;
+  if constexpr (kernels::kHostRows) {
+    for (auto const& c : kCases) expect_plain_results<T>(Attention<T>(shapes(c), c.longest(), true), c);
+  } else {
+    GTEST_SKIP() << "attention takes the devices' form in this build";
+  }
+}
+
+TYPED_TEST(AttentionTest, SamplesBeyondItsScratchThrow) {
   using T = TypeParam;
   ModelConfig m;
   m.heads = m.kv_heads = 1, m.head_width = 2;
