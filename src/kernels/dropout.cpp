@@ -80,6 +80,24 @@ void dropout_forward(Exec const& exec, View2<T const> const& x, View1<std::uint6
 }
 
 template <class T>
+void dropout_mask(Exec const& exec, View1<std::uint64_t const> const& sample,
+                  View1<int const> const& position, RandomKey key, Real<T> drop, View2<T> const& mask) {
+  Index const tokens = extent(mask, 0);
+  Index const columns = extent(mask, 1);
+  expect_shape(sample, tokens, "dropout_mask: sample");
+  expect_shape(position, tokens, "dropout_mask: position");
+  std::uint32_t const least = threshold(drop);
+
+  Kokkos::parallel_for(
+      "upit::dropout_mask", row_policy(exec, tokens, columns), KOKKOS_LAMBDA(Row const& row) {
+        Index const n = row_index(row);
+        T* const to = mask.data() + n * columns;
+        row_words(row, columns, key, item_of(sample(n), position(n)),
+                  [&](Index const c, std::uint32_t const word) { to[c] = word >= least ? T(1) : T(0); });
+      });
+}
+
+template <class T>
 void dropout_backward(Exec const& exec, View2<T const> const& dy, View1<std::uint64_t const> const& sample,
                       View1<int const> const& position, RandomKey key, Real<T> drop, View2<T> const& dx) {
   Index const tokens = extent(dy, 0);
@@ -106,6 +124,8 @@ void dropout_backward(Exec const& exec, View2<T const> const& dy, View1<std::uin
 #define UPIT_INSTANTIATE(T)                                                                                \
   template void dropout_forward<T>(Exec const&, View2<T const> const&, View1<std::uint64_t const> const&,  \
                                    View1<int const> const&, RandomKey, Real<T>, View2<T> const&);          \
+  template void dropout_mask<T>(Exec const&, View1<std::uint64_t const> const&, View1<int const> const&,   \
+                                RandomKey, Real<T>, View2<T> const&);                                      \
   template void dropout_backward<T>(Exec const&, View2<T const> const&, View1<std::uint64_t const> const&, \
                                     View1<int const> const&, RandomKey, Real<T>, View2<T> const&);
 UPIT_INSTANTIATE(float)

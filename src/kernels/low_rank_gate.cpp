@@ -129,7 +129,7 @@ void gather_low_rank(Exec const& exec, View2<T const> const& u, View2<int const>
 }
 
 template <class T>
-void scatter_low_rank(Exec const& exec, View2<T const> const& dy, View2<int const> const& expert,
+void scatter_low_rank(Exec const& exec, View2<Real<T> const> const& dy, View2<int const> const& expert,
                       View1<int const> const& place, Real<T> scale, View2<T> const& du) {
   Index const tokens = extent(du, 0);
   Index const width = extent(du, 1);
@@ -153,7 +153,7 @@ void scatter_low_rank(Exec const& exec, View2<T const> const& dy, View2<int cons
           for (Index j = 0; j < part; ++j) to[j] = T(0);
           return;
         }
-        T const* const from = dy.data() + static_cast<Index>(place(n * active + k)) * part;
+        Real<T> const* const from = dy.data() + static_cast<Index>(place(n * active + k)) * part;
         for (Index j = 0; j < part; ++j) to[j] = T(scale * from[j]);
       });
 }
@@ -167,7 +167,7 @@ void scatter_low_rank(Exec const& exec, View2<T const> const& dy, View2<int cons
                                           Index, Index, View2<T> const&, View2<Real<T>> const&);         \
   template void gather_low_rank<T>(Exec const&, View2<T const> const&, View2<int const> const&,          \
                                    View1<int const> const&, Real<T>, View2<T> const&);                   \
-  template void scatter_low_rank<T>(Exec const&, View2<T const> const&, View2<int const> const&,         \
+  template void scatter_low_rank<T>(Exec const&, View2<Real<T> const> const&, View2<int const> const&,   \
                                     View1<int const> const&, Real<T>, View2<T> const&);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)

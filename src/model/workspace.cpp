@@ -45,10 +45,9 @@ Workspace<T>::Workspace(ModelConfig const& model, ExpertConfig const& expert, In
   if (!std::is_same_v<T, Real<T>> && expert.router != RouterUse::none) s.wide = make<R2>("wide", n, c);
   if (expert.mixes_lora_ffns()) {
     Index const slots = n * expert.active;
-    s.slot_ffn = make<V2>("slot_ffn", slots, f);
-    s.slot_low2 = make<V2>("slot_low2", slots, expert.rank);
-    s.slot_sample = make<View1<std::uint64_t>>("slot_sample", slots, 1);
-    s.slot_position = make<View1<int>>("slot_position", slots, 1);
+    s.slot_act = make<V2>("slot_act", slots, f);
+    s.slot_low2 = make<R2>("slot_low2", slots, expert.rank);
+    if (expert.dropout > 0.0) s.mask = make<V2>("mask", n, f);
   }
   if (!with_backward) return;
   Index const q_width = model.heads * model.head_width;
@@ -66,13 +65,14 @@ Workspace<T>::Workspace(ModelConfig const& model, ExpertConfig const& expert, In
   if (expert.mixes_ffns()) return;
   s.dact = make<V2>("dact", n, f);
   if (!expert.has_lora()) return;
-  if (expert.dropout > 0.0) s.ffn = make<V2>("ffn", n, f);
+  if (expert.dropout > 0.0 && !expert.mixes_lora_ffns()) s.ffn = make<V2>("ffn", n, f);
   s.dlow1 = make<V2>("dlow1", n, 2 * er);
   s.dlow2 = make<V2>("dlow2", n, er);
   s.dgated2 = make<V2>("dgated2", n, er);
   if (expert.mixes_lora_ffns()) {
-    s.dslot_act = make<V2>("dslot_act", n * active, f);
-    s.dslot_low = make<V2>("dslot_low", n * active, 2 * expert.rank);
+    s.dslot_gate_up = make<V2>("dslot_gate_up", n * active, 2 * f);
+    s.dslot_low2 = make<V2>("dslot_low2", n * active, expert.rank);
+    s.dslot_low = make<R2>("dslot_low", n * active, 2 * expert.rank);
   } else {
     s.dgated1 = make<V2>("dgated1", n, 2 * er);
   }
@@ -110,8 +110,6 @@ LayerState<T> Workspace<T>::make_state(Index n) {
   s.gated2 = make<V2>("gated2", n, er);
   if (!slots) return s;
   s.slot_low = make<V2>("slot_low", n * e.active, 2 * e.rank);
-  s.slot_gate_up = make<V2>("slot_gate_up", n * e.active, 2 * f);
-  s.slot_act = make<V2>("slot_act", n * e.active, f);
   return s;
 }
 
@@ -142,8 +140,7 @@ LayerState<T> Workspace<T>::layer(Index l, Index n) const {
   trim(s.probability), trim(s.gate), trim(s.expert);
   Index const slots = n * static_cast<Index>(s.expert.extent(1));
   auto const trim_slots = [slots](auto& view) { view = first_rows(view, slots); };
-  trim_slots(s.order), trim_slots(s.place), trim_slots(s.slot_low), trim_slots(s.slot_gate_up);
-  trim_slots(s.slot_act);
+  trim_slots(s.order), trim_slots(s.place), trim_slots(s.slot_low);
   return s;
 }
 
@@ -154,10 +151,11 @@ Scratch<T> Workspace<T>::scratch(Index n) const {
   trim(s.branch), trim(s.dx), trim(s.dh), trim(s.width), trim(s.dattended), trim(s.dqkv), trim(s.delta);
   trim(s.dact), trim(s.ffn), trim(s.dlow1), trim(s.dgated1), trim(s.dlow2), trim(s.dgated2), trim(s.dgate);
   trim(s.dlogits), trim(s.wide);
+  if (s.mask.extent(0) > 0) trim(s.mask);  // without rows: no dropout
   Index const slots = expert_.router == RouterUse::gate ? n * expert_.active : 0;
   auto const trim_slots = [slots](auto& view) { view = first_rows(view, slots); };
-  trim_slots(s.dslot_act), trim_slots(s.slot_ffn), trim_slots(s.dslot_low), trim_slots(s.slot_low2);
-  trim_slots(s.slot_sample), trim_slots(s.slot_position);
+  trim_slots(s.slot_act), trim_slots(s.dslot_gate_up), trim_slots(s.slot_low2), trim_slots(s.dslot_low2);
+  trim_slots(s.dslot_low);
   return s;
 }
 

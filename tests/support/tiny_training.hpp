@@ -22,6 +22,7 @@ struct TrainingCase {
   double auxiliary_share = 0.0;  // 1 - alpha of stage 3; negatives come from other samples
   bool zero_router = false;      // all logits tie, so that every token goes to the first K experts
   Precision precision = Precision::fp32;
+  bool rounded_start = false;  // from weights that 16 bits hold exactly
 };
 
 inline constexpr Index kTrainingContext = 40;
@@ -95,6 +96,13 @@ TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index 
   ParameterTable const whole(c.tiny.model, c.tiny.expert, c.tiny.trained);
   auto const start = random_weights<T>(whole, 5);
   if (c.zero_router) Kokkos::deep_copy(start.router, Real<T>(0));
+  if (c.rounded_start) {
+    for (auto const& buffer : {start.backbone, start.expert}) {
+      std::vector<T> values = flat(buffer);
+      for (T& value : values) value = static_cast<T>(static_cast<float>(bfloat16(value)));
+      put_all(buffer.data(), values);
+    }
+  }
   copy_held(trainer.table(), trainer.values(), whole, start);
   TrainingOutcome<T> out;
   for (Index s = 0; s < steps; ++s) {

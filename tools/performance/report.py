@@ -226,7 +226,8 @@ class Document:
         self.add("## Kernels\n")
         self.add(para("""Each kernel of a step by itself at the flagship shapes, best of many calls; its working set may
             lie in a cache, and so may the copy's. Below some hundred KiB a launch costs more than the bytes, for the
-            copy too."""))
+            copy too. A share above 1 is that of a kernel that mostly reads, or writes where it has read: a copy
+            also fetches the lines that it overwrites, which nobody counts."""))
         rows = figures.kernel_rows(self.data["kernels"])
         self.picture("kernels", "Bandwidth of each kernel as a share of a copy with the same working set",
                      pictures.kernels, rows)

@@ -25,6 +25,15 @@ template <class T>
 void dropout_forward(Exec const& exec, View2<T const> const& x, View1<std::uint64_t const> const& sample,
                      View1<int const> const& position, RandomKey key, Real<T> drop, View2<T> const& y);
 
+/// The masks of `dropout_forward` alone: 1 where it keeps an element, 0 where it drops it.
+///
+///   mask  (N, C)  out
+///
+/// Enqueued on `exec`, not finished, when it returns.
+template <class T>
+void dropout_mask(Exec const& exec, View1<std::uint64_t const> const& sample,
+                  View1<int const> const& position, RandomKey key, Real<T> drop, View2<T> const& mask);
+
 /// Backward of `dropout_forward`, with the same masks.
 ///
 ///   dy  (N, C)  in

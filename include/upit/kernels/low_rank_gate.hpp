@@ -54,7 +54,7 @@ void gather_low_rank(Exec const& exec, View2<T const> const& u, View2<int const>
 ///
 /// Enqueued on `exec`, not finished, when it returns.
 template <class T>
-void scatter_low_rank(Exec const& exec, View2<T const> const& dy, View2<int const> const& expert,
+void scatter_low_rank(Exec const& exec, View2<Real<T> const> const& dy, View2<int const> const& expert,
                       View1<int const> const& place, Real<T> scale, View2<T> const& du);
 
 }  // namespace upit::kernels

@@ -51,27 +51,26 @@ struct LayerState {
   PinnedView1<Index> offset_host;  // (E + 1)
   View1<int> order, place;         // (S) slot at each sorted place; its inverse
   View2<T> slot_low;               // (S, 2R)
-  View2<T> slot_gate_up;           // (S, 2F) what experts add to gate_up; its gradient after backward
-  View2<T> slot_act;               // (S, F)
 };
 
 /// Scratch that every layer uses in turn.
 template <class T>
 struct Scratch {
-  View2<T> branch;                   // (N, C) what a block adds to the residual stream
-  View2<T> dx, dh, width;            // (N, C)
-  View2<T> dattended;                // (N, HD)
-  View2<T> dqkv;                     // (N, (H+2G)D)
-  View2<Real<T>> delta;              // (N, H)
-  View2<T> dact, ffn;                // (N, F)
-  View2<T> dlow1, dgated1;           // (N, 2*E*R)
-  View2<T> dlow2, dgated2;           // (N, E*R)
-  View2<Real<T>> dgate, dlogits;     // (N, K), (N, E)
-  View2<Real<T>> wide;               // (N, C) beside a router, where T is narrower
-  View2<T> dslot_act, slot_ffn;      // (S, F)
-  View2<T> dslot_low, slot_low2;     // (S, 2R), (S, R)
-  View1<std::uint64_t> slot_sample;  // (S)
-  View1<int> slot_position;          // (S)
+  View2<T> branch;                // (N, C) what a block adds to the residual stream
+  View2<T> dx, dh, width;         // (N, C)
+  View2<T> dattended;             // (N, HD)
+  View2<T> dqkv;                  // (N, (H+2G)D)
+  View2<Real<T>> delta;           // (N, H)
+  View2<T> dact, ffn;             // (N, F)
+  View2<T> dlow1, dgated1;        // (N, 2*E*R)
+  View2<T> dlow2, dgated2;        // (N, E*R)
+  View2<Real<T>> dgate, dlogits;  // (N, K), (N, E)
+  View2<Real<T>> wide;            // (N, C) beside a router, where T is narrower
+  // "ffn" mixing only
+  View2<T> mask;                        // (N, F) of the dropout of A of down
+  View2<T> slot_act, dslot_gate_up;     // (S, F), (S, 2F)
+  View2<T> dslot_low2;                  // (S, R)
+  View2<Real<T>> slot_low2, dslot_low;  // (S, R), (S, 2R)
 };
 
 template <class T>

@@ -100,6 +100,19 @@ TEST(Dropout, MaskBelongsToTheTokenNotToItsRow) {
   }
 }
 
+TYPED_TEST(DropoutTest, MaskAloneIsThatOfForward) {
+  using T = TypeParam;
+  for (Index const c : {0, 1, 63, 64, 65, 200}) {
+    auto const t = tokens(13);
+    std::vector<T> const ones(static_cast<std::size_t>(13 * c), T(1));
+    auto const mask = to_view(std::vector<T>(ones.size(), T(99)), 13, c);
+    kernels::dropout_mask<T>(Exec(), to_view(t.sample), to_view(t.position), kKey, T(0.5), mask);
+    auto expected = run<T>(ones, t, c, T(0.5));
+    for (T& x : expected) x /= 2;
+    EXPECT_EQ(to_vector(mask), expected);
+  }
+}
+
 TEST(Dropout, KeepsTheRightShareAndTheMean) {
   Index const n = 500, c = 400;
   double const drop = 0.05, count = static_cast<double>(n * c);

@@ -3,8 +3,10 @@
 // weights.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "support/tiny_data.hpp"
 #include "support/tiny_model.hpp"
 #include "upit/linalg/gemm.hpp"
 
@@ -32,21 +34,20 @@ struct SameWeights {
   explicit SameWeights(ParameterTable const& table) : half(table), wide(table) {
     auto const start = random_weights<float>(table, 7);
     auto const round = [](View1<float> const& from, View1<bfloat16> const& to, View1<double> const& also) {
-      auto const values = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), from);
-      std::vector<bfloat16> narrow;
-      std::vector<double> same;
-      for (std::size_t i = 0; i < values.extent(0); ++i) {
-        narrow.push_back(bfloat16(values(i)));
-        same.push_back(static_cast<double>(static_cast<float>(narrow.back())));
+      std::vector<bfloat16> half;
+      std::vector<double> wide;
+      for (float const value : flat(from)) {
+        half.push_back(bfloat16(value));
+        wide.push_back(static_cast<double>(static_cast<float>(half.back())));
       }
-      put_all(to.data(), narrow);
-      put_all(also.data(), same);
+      put_all(to.data(), half);
+      put_all(also.data(), wide);
     };
     round(start.backbone, half.backbone, wide.backbone);
     round(start.expert, half.expert, wide.expert);
-    auto const router = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), start.router);
     Kokkos::deep_copy(half.router, start.router);
-    put_all(wide.router.data(), std::vector<double>(router.data(), router.data() + router.extent(0)));
+    auto const router = flat(start.router);
+    put_all(wide.router.data(), std::vector<double>(router.begin(), router.end()));
   }
 };
 
@@ -90,9 +91,19 @@ Pass run(Bf16Case const& c, ParameterTable const& table, Weights<T> const& weigh
       at(c.tiny.expert.router == RouterUse::gate ? c.tiny.model.layers * c.tiny.expert.count : 0), 1e-3);
   model.backward(exec, weights, batch, options, balance, gradient);
   exec.fence();
-  auto const host_gradient = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), gradient);
-  out.gradient.assign(host_gradient.data(), host_gradient.data() + host_gradient.extent(0));
+  auto const host_gradient = flat(gradient);
+  out.gradient.assign(host_gradient.begin(), host_gradient.end());
   return out;
+}
+
+/// Each token's experts, in no order: gates follow the logits, not their order.
+std::vector<int> chosen(Pass const& pass, Index active) {
+  std::vector<int> experts = pass.choices;
+  for (std::size_t first = 0; first + at(active) <= experts.size(); first += at(active)) {
+    auto const begin = experts.begin() + static_cast<std::ptrdiff_t>(first);
+    std::sort(begin, begin + active);
+  }
+  return experts;
 }
 
 // A number is rounded 11 times a layer on its way through the residual stream, attention and FFN (three
@@ -111,17 +122,19 @@ TEST_P(Bf16Model, IsTheModelInDoubleWithinItsRoundings) {
   c.tiny.expert.dropout = c.dropout;
   ParameterTable const table(c.tiny.model, c.tiny.expert, c.tiny.trained);
   SameWeights const weights(table);
-  HostBatch const host = random_batch({9, 1, 70, 5}, c.tiny.model.vocabulary, 3);
-  Pass const got = run(c, table, weights.half, host), want = run(c, table, weights.wide, host);
-  // What follows a choice of expert that falls otherwise is another number: so many may lie within rounding.
-  std::size_t other = 0;
-  for (std::size_t i = 0; i < want.choices.size(); ++i) other += got.choices[i] != want.choices[i] ? 1 : 0;
-  ASSERT_EQ(other, 0U) << "choose another seed: a token's logits tie within rounding";
+  // What follows a choice of expert that falls otherwise is another number: the first batch in which no
+  // token's choices tie within rounding. Dense models take the first.
+  Pass got, want;
+  bool same = false;
+  for (std::uint64_t seed = 3; seed < 23 && !same; ++seed) {
+    HostBatch const host = random_batch({5, 1, 11, 3}, c.tiny.model.vocabulary, seed);
+    got = run(c, table, weights.half, host);
+    want = run(c, table, weights.wide, host);
+    same = chosen(got, c.tiny.expert.active) == chosen(want, c.tiny.expert.active);
+  }
+  ASSERT_TRUE(same);
   double const logits = distance(got.logits, want.logits) / norm(want.logits);
   double const gradient = distance(got.gradient, want.gradient) / norm(want.gradient);
-  std::cout << c.name << " logits " << logits << " of " << band(c.tiny.model.layers, false) << " gradient "
-            << gradient << " of " << band(c.tiny.model.layers, true) << " nll " << got.nll << " " << want.nll
-            << std::endl;
   EXPECT_LE(logits, band(c.tiny.model.layers, false));
   EXPECT_GT(logits, 0x1p-12);  // it was computed in 16 bits
   EXPECT_LE(gradient, band(c.tiny.model.layers, true));

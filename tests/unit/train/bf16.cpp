@@ -21,30 +21,43 @@ class Bf16Training : public ::testing::TestWithParam<TrainingCase> {
   }
 };
 
-// As in the test of the model: 11 roundings a layer and 3, forward and backward; here the weights, which fp32
-// does not round, are rounded too, which counts once for each of the 6 products of a layer and the head.
-double band(Index layers) {
-  double const roundings = 2.0 * static_cast<double>(17 * layers + 4);
-  return 2.0 * std::sqrt(roundings / 6.0) * 0x1p-8;
+double distance(std::vector<float> const& a, std::vector<float> const& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double sum = 0.0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    sum += std::pow(static_cast<double>(a[i]) - static_cast<double>(b.at(i)), 2);
+  }
+  return std::sqrt(sum);
 }
 
+// As in the test of the model: on its way through a layer a number is rounded 11 times, and its gradient as
+// often, 3 times each around the last norm; a rounding errs by 2^-8 / sqrt(6) in the mean square, errors add
+// in squares, and losses amplify them by less than 2.
+double band(Index layers) {
+  return 2.0 * std::sqrt(2.0 * static_cast<double>(11 * layers + 3) / 6.0) * 0x1p-8;
+}
+
+// How strongly a gradient answers to roundings depends on the case (what passes a LoRA matrix in the lowest
+// layer is a difference of large numbers). Rounding the weights, in fp32, tells: that is one rounding for
+// each product of a layer, seven of them, and the head, against 22 L + 6 of what is computed.
 TEST_P(Bf16Training, OneStepStaysWithinItsRoundingsOfFp32) {
-  TrainingCase single = GetParam();
+  TrainingCase half = GetParam();
+  half.zero_router = half.tiny.expert.router == RouterUse::gate;  // the same choices in both precisions
+  half.rounded_start = true;
+  TrainingCase single = half;
   single.precision = Precision::fp32;
+  TrainingCase exact = single;
+  exact.rounded_start = false;
   Communicator const comm = Communicator::world();
-  auto const got = train<float>(comm, GetParam(), 1), want = train<float>(comm, single, 1);
-  double const allowed = band(single.tiny.model.layers);
-  EXPECT_NEAR(got.loss[0], want.loss[0], allowed * want.loss[0]);
+  auto const got = train<float>(comm, half, 1), want = train<float>(comm, single, 1),
+             other = train<float>(comm, exact, 1);
+  auto const layers = static_cast<double>(half.tiny.model.layers);
+  EXPECT_NEAR(got.loss[0], want.loss[0], band(half.tiny.model.layers) * want.loss[0]);
   EXPECT_NE(got.loss[0], want.loss[0]);
-  EXPECT_NEAR(got.norm[0], want.norm[0], allowed * want.norm[0]);
-  double away = 0.0, size = 0.0;
-  for (std::size_t i = 0; i < want.gradient.size(); ++i) {
-    away += std::pow(static_cast<double>(got.gradient[i]) - static_cast<double>(want.gradient[i]), 2);
-    size += std::pow(static_cast<double>(want.gradient[i]), 2);
-  }
-  std::cout << GetParam().name << " gradient " << std::sqrt(away / size) << " of " << allowed << " loss "
-            << got.loss[0] << " " << want.loss[0] << std::endl;
-  EXPECT_LE(std::sqrt(away / size), allowed);
+  double const answer = distance(want.gradient, other.gradient);
+  EXPECT_GT(answer, 0.0);
+  EXPECT_LE(distance(got.gradient, want.gradient),
+            2.0 * std::sqrt((22.0 * layers + 6.0) / (7.0 * layers + 1.0)) * answer);
 }
 
 // Steps far below a rounding of the weights must not be lost: masters are fp32.
@@ -71,6 +84,11 @@ TrainingCase named(std::string const& name) {
 
 Trainer<float> trainer_of(Communicator const& comm, TrainingCase const& c) {
   return Trainer<float>(comm, c.tiny.model, c.tiny.expert, c.tiny.trained, 200, training_options<float>(c));
+}
+
+void expect_rounded(std::vector<bfloat16> const& half, std::vector<float> const& single) {
+  ASSERT_EQ(half.size(), single.size());
+  for (std::size_t i = 0; i < half.size(); ++i) ASSERT_EQ(half[i].bits, bfloat16(single[i]).bits) << i;
 }
 
 TEST(Bf16Weights, MastersAreThereForWhatIsTrained) {
@@ -103,17 +121,12 @@ TEST(Bf16Weights, ComputedWithAreTheMastersRounded) {
   BatchPlan const plan(store, kTrainingContext, false, 4, 4, 4);
   trainer.step(store, plan.step(0, 0, 1, false), 0, kTrainingRate);
   auto const& w = trainer.values();
+  expect_rounded(flat(w.half.backbone), flat(w.single.backbone));
+  expect_rounded(flat(w.half.expert), flat(w.single.expert));
   std::size_t finer = 0;
-  auto const masters = flat(w.single.backbone), experts = flat(w.single.expert);
-  auto const rounded = flat(w.half.backbone), rounded_experts = flat(w.half.expert);
-  for (std::size_t i = 0; i < masters.size(); ++i) {
-    ASSERT_EQ(rounded[i].bits, bfloat16(masters[i]).bits);
-    finer += static_cast<float>(rounded[i]) != masters[i] ? 1 : 0;
-  }
-  EXPECT_GT(finer, masters.size() / 2);
-  for (std::size_t i = 0; i < experts.size(); ++i) {
-    ASSERT_EQ(rounded_experts[i].bits, bfloat16(experts[i]).bits);
-  }
+  for (float const value : flat(w.single.backbone))
+    finer += static_cast<float>(bfloat16(value)) != value ? 1 : 0;
+  EXPECT_GT(finer, w.single.backbone.extent(0) / 2);
 }
 
 TEST(Bf16Weights, FilesHoldWhatIsFrozenAsItWas) {
@@ -129,9 +142,7 @@ TEST(Bf16Weights, FilesHoldWhatIsFrozenAsItWas) {
   Groups const all = {true, true, true};
   write_model_file(s.path("start.h5"), comm, info, trainer.table(), start, all);
   read_model_file(s.path("start.h5"), &comm, trainer.table(), trainer.values(), all);
-  auto const found = flat(trainer.values().half.backbone);
-  auto const wanted = flat(start.backbone);
-  for (std::size_t i = 0; i < wanted.size(); ++i) ASSERT_EQ(found[i].bits, bfloat16(wanted[i]).bits);
+  expect_rounded(flat(trainer.values().half.backbone), flat(start.backbone));
   EXPECT_THROW(write_model_file(s.path("end.h5"), comm, info, trainer.table(), trainer.values(), all),
                std::logic_error);
   Kokkos::deep_copy(trainer.values().single.expert, 0.1F);
@@ -141,7 +152,7 @@ TEST(Bf16Weights, FilesHoldWhatIsFrozenAsItWas) {
   read_model_file(s.path("end.h5"), &comm, trainer.table(), back, all);
   EXPECT_EQ(flat(back.backbone), flat(start.backbone));
   EXPECT_EQ(flat(back.router), flat(start.router));
-  EXPECT_EQ(back.expert(0), 0.1F);
+  EXPECT_EQ(flat(back.expert).front(), 0.1F);
 }
 
 TEST(Bf16Evaluation, IsNearFp32AndFollowsTheWeights) {
