@@ -32,6 +32,10 @@ double routed(S s) { return s.tokens * s.experts * kReal; }                     
 double slot_wide(S s) { return slots(s) * s.ffn * s.value_bytes; }                   // (N*K, F)
 double low(S s) { return s.tokens * s.experts * s.parts * s.rank * s.value_bytes; }  // (N, E*J*R)
 double slot_low(S s) { return slots(s) * s.parts * s.rank * s.value_bytes; }         // (N*K, J*R)
+double slot_matrices(S s) {
+  return 3 * s.experts * s.rank * s.ffn * s.value_bytes;
+}  // B of gate and up, A of down
+double routes(S s) { return gates(s) + 3 * slot_ids(s); }  // gate, expert, order, place
 double combined(S s) { return s.tokens * s.combined * s.value_bytes; }
 double summed(S s) { return s.tokens * s.summed * s.value_bytes; }
 
@@ -74,9 +78,11 @@ constexpr Entry kTable[] = {
     {"low_rank_gate_forward", [](S s) { return moved(slot_low(s) + slot_ids(s) + gates(s), low(s)); }},
     {"gather_low_rank", [](S s) { return moved(slot_low(s) + 2 * slot_ids(s), slot_low(s)); }},
     {"scatter_low_rank", [](S s) { return moved(slot_low(s) + 2 * slot_ids(s), low(s)); }},
-    {"slot_swiglu_forward",
-     [](S s) { return moved(2 * wide(s) + 2 * slot_wide(s) + slot_ids(s), slot_wide(s)); }},
-    {"slot_tokens", [](S s) { return moved(s.tokens * (8.0 + kId) + slot_ids(s), slots(s) * (8.0 + kId)); }},
+    {"slot_ffn_forward",
+     [](S s) {
+       return moved(2 * wide(s) + slot_matrices(s) + slots(s) * 2 * s.rank * s.value_bytes + routes(s),
+                    wide(s) + slots(s) * s.rank * kReal);
+     }},
     {"dropout_forward", [](S s) { return dropout(row(s), row(s), 0.0, s); }},
     {"gather_rows", [](S s) { return moved(row(s) + ids(s), row(s)); }},
     {"cross_entropy", [](S s) { return moved(logits(s) + ids(s), reals(s)); }},
@@ -93,8 +99,11 @@ constexpr Entry kTable[] = {
        double const y = s.active * combined(s);
        return moved(combined(s) + y + gates(s) + slot_ids(s), y, gates(s));
      }},
-    {"slot_swiglu_backward",
-     [](S s) { return moved(slot_wide(s) + 2 * wide(s) + slot_ids(s), 0.0, 2 * slot_wide(s)); }},
+    {"slot_ffn_backward",
+     [](S s) {
+       return moved(wide(s) + slot_matrices(s) + slots(s) * 3 * s.rank * s.value_bytes + routes(s),
+                    3 * slot_wide(s) + slots(s) * 2 * s.rank * kReal, 2 * wide(s) + gates(s));
+     }},
     {"sum_slots", [](S s) { return moved(s.active * summed(s) + slot_ids(s), summed(s)); }},
     {"dropout_backward", [](S s) { return dropout(row(s), 0.0, row(s), s); }},
     {"router_backward",

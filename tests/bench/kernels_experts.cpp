@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Owns the cases of the kernels of a mixture of experts: router, dispatch, combination, low-rank parts.
+#include <array>
+#include <memory>
+#include <utility>
+
 #include "kernel_suite.hpp"
 #include "upit/kernels/dispatch.hpp"
 #include "upit/kernels/low_rank_gate.hpp"
 #include "upit/kernels/router.hpp"
-#include "upit/kernels/slot_swiglu.hpp"
-#include "upit/kernels/slot_tokens.hpp"
+#include "upit/kernels/slot_ffn.hpp"
 
 namespace upit::bench {
 namespace {
@@ -73,15 +76,6 @@ void add_router(Suite& suite, Size const& size) {
   suite.memory("dispatch_plan", size, s, [=]() -> Call {
     Routed const r(n, e, k);
     return [=](Exec const& x) { kernels::dispatch_plan(x, View2i(r.expert), e, r.offset, r.order, r.place); };
-  });
-  suite.memory("slot_tokens", size, s, [=]() -> Call {
-    Routed const r(n, e, k);
-    View1<std::uint64_t> const sample("upit::bench.sample", n), slot_sample("upit::bench.slot_sample", n * k);
-    auto const position = ids(n, 512), slot_position = ids(n * k, 512);
-    return [=](Exec const& x) {
-      kernels::slot_tokens(x, View1<std::uint64_t const>(sample), View1i(position), View1i(r.order), k,
-                           slot_sample, slot_position);
-    };
   });
 }
 
@@ -152,18 +146,42 @@ void add_low_rank(Suite& suite, Size const& size) {
       kernels::scatter_low_rank<float>(x, View2f(dy), View2i(r.expert), View1i(r.place), 2.0f, du);
     };
   });
-  suite.memory("slot_swiglu_forward", size, s, [=]() -> Call {
-    Routed const r(n, e, k);
-    auto const base = values(n, 2 * f, 2), delta = values(n * k, 2 * f, 3), act = values(n * k, f, 4);
+  Index const rank = whole(s.rank);
+  // Matrices stand as (E, R, F), activations of experts as sorted slots.
+  auto const ffn = [=](Routed const& r) {
+    View2<float> const b = values(e * rank, f, 5), up = values(e * rank, f, 6), a = values(e * rank, f, 7);
+    auto const stack = [=](View2<float> const& m) { return View3<float const>(m.data(), e, rank, f); };
+    return std::pair(std::array{b, up, a}, kernels::SlotFfn<float>{stack(b),
+                                                                   stack(up),
+                                                                   stack(a),
+                                                                   values(n * k, 2 * rank, 8),
+                                                                   r.expert,
+                                                                   r.gate,
+                                                                   r.offset,
+                                                                   r.order,
+                                                                   r.place,
+                                                                   {}});
+  };
+  suite.memory("slot_ffn_forward", size, s, [=]() -> Call {
+    auto const r = std::make_shared<Routed>(n, e, k);
+    auto const slots = ffn(*r);
+    auto const base = values(n, 2 * f, 2), act = values(n, f, 3), slot_act = values(n * k, f, 4),
+               low2 = values(n * k, rank, 9);
     return [=](Exec const& x) {
-      kernels::slot_swiglu_forward<float>(x, View2f(base), View2f(delta), View1i(r.order), k, act);
+      kernels::slot_ffn_forward<float>(x, slots.second, View2f(base), act, slot_act, low2);
     };
   });
-  suite.memory("slot_swiglu_backward", size, s, [=]() -> Call {
-    Routed const r(n, e, k);
-    auto const base = values(n, 2 * f, 2), delta = values(n * k, 2 * f, 3), dact = values(n * k, f, 4);
+  suite.memory("slot_ffn_backward", size, s, [=]() -> Call {
+    auto const r = std::make_shared<Routed>(n, e, k);
+    auto const slots = ffn(*r);
+    auto const base = values(n, 2 * f, 2), dact = values(n, f, 3), slot_act = values(n * k, f, 4),
+               dslot = values(n * k, 2 * f, 10), dlow2 = values(n * k, rank, 9),
+               dlow = values(n * k, 2 * rank, 11);
     return [=](Exec const& x) {
-      kernels::slot_swiglu_backward<float>(x, View2f(dact), View2f(base), View1i(r.order), k, delta);
+      // Each call takes the gradient that the one before left for a base: numbers of no meaning, the same
+      // time.
+      kernels::slot_ffn_backward<float>(x, slots.second, View2f(dact), View2f(dlow2), base, slot_act, dslot,
+                                        dlow, r->dgate);
     };
   });
 }
