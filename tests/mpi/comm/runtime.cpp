@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Owns the tests of what the runtime makes of errors that all ranks share, inside a running MPI program.
 #include "upit/core/runtime.hpp"
-#include "upit/core/types.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,6 +8,7 @@
 #include <new>
 
 #include "upit/comm/communicator.hpp"
+#include "upit/core/types.hpp"
 
 namespace upit {
 namespace {
