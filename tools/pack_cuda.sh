@@ -89,11 +89,11 @@ timed() { # timed NAME COMMAND...: log in OUT/NAME.log, one line in OUT/summary.
   printf '%-24s %s after %d s\n' "$name" "$( ((status == 0)) && echo passed || echo "FAILED ($status)")" \
     $((SECONDS - started)) | tee -a "$out/summary.txt"
   ((status == 0)) || tail -n 20 "$out/$name.log"
-  return 0
+  return "$status"
 }
 
 run() {
-  local steps=("$@") step arch deck
+  local steps=("$@") step arch deck failed=0
   ((${#steps[@]})) || steps=(build test decks bench)
   out=$(mkdir -p "${OUT:-$root/results}" && cd "${OUT:-$root/results}" && pwd)
   [[ -d $root/.pack/usr ]] || die "this directory is not an unpacked archive"
@@ -102,7 +102,7 @@ run() {
   for step in nvcc g++ cmake; do command -v $step >/dev/null || die "there is no $step on this machine"; done
   cp -rn "$root/.pack/usr/." /usr/
   ldconfig
-  arch=${UPIT_ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)}
+  arch=${UPIT_ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d . || true)}
   arch=sm_${arch#sm_}
   [[ $arch != sm_ ]] || arch=sm_90
   { echo "commit $(<"$root/.pack/commit"), $arch"; nvcc --version | tail -n 2; g++ --version | head -n 1; cmake --version | head -n 1
@@ -111,16 +111,17 @@ run() {
   local setup=(tools/setup.sh --preset cuda --arch "$arch" --no-apt --jobs "${JOBS:-$(nproc)}")
   for step in "${steps[@]}"; do
     case $step in
-      build) timed build "${setup[@]}" build ;;
-      test) timed test "${setup[@]}" --jobs 2 test ;;
+      build) timed build "${setup[@]}" build || return 1 ;; # nothing after it could run
+      test) timed test "${setup[@]}" --jobs 2 test || failed=1 ;;
       decks)
         for deck in lora8e ffn4e; do
-          timed "$deck" "${setup[@]}" --ranks 1 run "inputs/$deck.toml" "run.directory=$out/$deck"
+          timed "$deck" "${setup[@]}" --ranks 1 run "inputs/$deck.toml" "run.directory=$out/$deck" || failed=1
         done ;;
-      bench) timed bench "${setup[@]}" --ranks 1 run bench ;;
+      bench) timed bench "${setup[@]}" --ranks 1 run bench || failed=1 ;;
       *) die "unknown step $step; it can be build, test, decks or bench" ;;
     esac
   done
+  return "$failed"
 }
 
 action=${1:-}

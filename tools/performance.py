@@ -122,7 +122,7 @@ class Measurement:
 
     def all(self):
         begin = time.monotonic()
-        repeats = 1 if self.quick else 3
+        repeats = 1 if self.quick else 5
         data = {"machine": machine(), "commit": commit(self.program), "threads": self.threads,
                 "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"), "quick": self.quick, "base": BASE}
         wanted = {name: FLAGSHIP[name] for name in (("kinds", "small") if self.quick else FLAGSHIP)}

@@ -36,7 +36,10 @@ class RowType {
  public:
   explicit RowType(Index width) {
     expect(width >= 1 && width <= std::numeric_limits<int>::max(), "a row's width fits an MPI count");
-    MPI_Datatype const element = std::is_same_v<T, float> ? MPI_FLOAT : MPI_DOUBLE;
+    static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bfloat16>);
+    MPI_Datatype const element = std::is_same_v<T, float>    ? MPI_FLOAT
+                                 : std::is_same_v<T, double> ? MPI_DOUBLE
+                                                             : MPI_UINT16_T;
     check_mpi(MPI_Type_contiguous(static_cast<int>(width), element, &type_), "MPI_Type_contiguous");
     check_mpi(MPI_Type_commit(&type_), "MPI_Type_commit");
   }

@@ -157,11 +157,14 @@ DeckTable describe_train(TrainDeck& d) {
           {"epsilon", &d.epsilon, positive(1), "", "AdamW: added to the root of the second moment."},
           {"weight_decay", &d.weight_decay, between(0, 10), "", "AdamW: decoupled decay."},
           {"precision", &d.precision, one_of({"fp32", "bf16"}), "",
-           "What every stage computes in. bf16: weights and activations of 16 bits; sums, softmax, norms, "
-           "routers, losses, gradients and the weights that are trained stay fp32, and so do files."},
+           "What stages that train or score compute in. bf16: weights, activations and their gradients of 16 "
+           "bits; "
+           "sums, softmax, norms, routers, losses, gradients of weights and the weights that are trained "
+           "stay fp32, "
+           "and so do files."},
           {"tf32", &d.tf32, any_bool(), "",
-           "NVIDIA devices only: products of fp32 matrices round their inputs to TF32, 10 bits behind the "
-           "point, and add in fp32."},
+           "NVIDIA devices only: products of fp32 matrices, those of routers too, round their inputs to "
+           "TF32, 10 bits behind the point, and add in fp32."},
       }};
 }
 

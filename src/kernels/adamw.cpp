@@ -109,7 +109,8 @@ double squared_norm(Exec const& exec, View1<R const> const& x, View1<double> con
 #define UPIT_INSTANTIATE(T)                                                                    \
   template void adamw<T>(Exec const&, View1<T const> const&, View1<T> const&, View1<T> const&, \
                          View1<T> const&, AdamwStep const&);                                   \
-  template void squared_norm<T>(Exec const&, View1<T const> const&, View1<double> const&, View1<double> const&); \
+  template void squared_norm<T>(Exec const&, View1<T const> const&, View1<double> const&,      \
+                                View1<double> const&);                                         \
   template double squared_norm<T>(Exec const&, View1<T const> const&, View1<double> const&);
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)

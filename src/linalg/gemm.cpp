@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the checks of a product's arguments and the one rule that picks the library for its shape.
+// Owns the checks of a product's arguments and the one rule that picks the library.
 #include "upit/linalg/gemm.hpp"
 
 #include <Kokkos_Core.hpp>

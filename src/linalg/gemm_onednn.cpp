@@ -35,8 +35,8 @@ class Transposed {
   Index size_ = 0;
 };
 
-// Measured on Zen 4 with oneDNN 2.6 (docs/performance.md): a product with B^T is 10 to 60 % slower than one
-// with B, and the copy costs less than that from this many rows of A on.
+// Measured on Zen 4 with oneDNN 2.6 (tests/bench/products.cpp): a product with B^T is 10 to 60 % slower than
+// one with B, and the copy costs less than that from this many rows of A on.
 constexpr Index kRowsWorthACopy = 16;
 
 }  // namespace

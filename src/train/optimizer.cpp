@@ -35,7 +35,7 @@ std::array<double, 3> Optimizer<R>::squared_norms(Exec const& exec, View1<R> con
   for (int group = 0; group < 3; ++group) {
     auto const& s = stretch_[group];
     kernels::squared_norm<R>(exec, View1<R>(gradient.data() + s.first, s.count), blocks_,
-                                   View1<double>(norms_.data() + group, 1));
+                             View1<double>(norms_.data() + group, 1));
   }
   Kokkos::deep_copy(exec, norms_host_, norms_);
   exec.fence();

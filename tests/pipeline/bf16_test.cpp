@@ -14,7 +14,10 @@ struct Bf16Case {
 };
 
 std::vector<std::string> changes_of(Bf16Case const& c, std::string const& precision) {
-  return {"expert.kind=" + c.kind, "train.precision=" + precision, "run.log_every=4"};
+  // FFN experts are spread over the ranks, so that rows travel in 16 bits.
+  std::string const group = std::to_string(c.kind == "ffn" ? c.ranks : 1);
+  return {"expert.kind=" + c.kind, "train.precision=" + precision, "run.log_every=4",
+          "parallel.expert=" + group};
 }
 
 class Bf16Run : public ::testing::TestWithParam<Bf16Case> {

@@ -18,7 +18,6 @@ struct Calls {
 };
 inline Calls calls;
 
-
 /// Lowers the limit for one test.
 class Limit {
  public:

@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-
 #include "upit/config/describe.hpp"
 #include "upit/config/reader.hpp"
 #include "upit/core/random.hpp"
