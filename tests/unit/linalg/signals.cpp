@@ -33,16 +33,18 @@ class Signals {
   timer_t timer_ = {};
 };
 
-std::vector<float> values(Index size, std::uint64_t seed) {
+template <class T>
+std::vector<T> values(Index size, std::uint64_t seed) {
   RandomKey const key = random_key(seed, "signals");
-  std::vector<float> v(static_cast<std::size_t>(size));
-  for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(random_uniform(key, i) - 0.5);
+  std::vector<T> v(static_cast<std::size_t>(size));
+  for (std::size_t i = 0; i < v.size(); ++i) v[i] = T(static_cast<float>(random_uniform(key, i) - 0.5));
   return v;
 }
 
 // In oneDNN's generated sgemm the stack pointer points into the heap (see install_stop_signals): on an
 // ordinary handler's stack this dies within a second, or returns wrong sums.
-TEST(Gemm, StandsSignals) {
+template <class T>
+void multiply_under_signals() {
   if (!Kokkos::SpaceAccessibility<Kokkos::HostSpace, Memory>::accessible)
     GTEST_SKIP() << "products on a device";
   install_stop_signals();
@@ -65,11 +67,11 @@ TEST(Gemm, StandsSignals) {
     };
     Index const m = pick(0), n = pick(1), k = pick(2);
     Op const a_op = seed % 2 == 0 ? Op::none : Op::transpose, b_op = seed % 3 == 0 ? Op::none : Op::transpose;
-    auto const a = values(m * k, seed), b = values(k * n, seed + 1);
+    auto const a = values<T>(m * k, seed), b = values<T>(k * n, seed + 1);
     std::vector<float> quiet(static_cast<std::size_t>(m * n)), noisy(quiet.size());
     auto const multiply = [&](std::vector<float>& c) {
-      gemm<float>(exec, a_op, b_op, m, n, k, 1.0F, a.data(), a_op == Op::none ? k : m, b.data(),
-                  b_op == Op::none ? n : k, 0.0F, c.data(), n);
+      gemm<T>(exec, a_op, b_op, m, n, k, 1.0F, a.data(), a_op == Op::none ? k : m, b.data(),
+              b_op == Op::none ? n : k, 0.0F, c.data(), n);
       exec.fence();
     };
     multiply(quiet);
@@ -80,6 +82,13 @@ TEST(Gemm, StandsSignals) {
   EXPECT_TRUE(stop_requested());
   EXPECT_GT(products, 100);
   clear_stop_request();
+}
+
+TEST(Gemm, StandsSignals) { multiply_under_signals<float>(); }
+
+TEST(GemmOfBf16, StandsSignals) {
+  if (bf16_products() == Bf16Products::none) GTEST_SKIP() << "no products of bfloat16 here";
+  multiply_under_signals<bfloat16>();
 }
 
 }  // namespace
