@@ -34,10 +34,10 @@ template <class T>
 Slots<T> checked(SlotFfn<T> const& s, Index tokens, Index width) {
   Index const active = extent(s.gate, 1), rank = extent(s.gate_b, 1), slots = tokens * active;
   expect(active > 0, "slot_ffn: K >= 1");
-  for (auto const& b : {s.gate_b, s.up_b, s.down_a}) {
-    expect(b.extent(0) == s.gate_b.extent(0) && extent(b, 1) == rank && extent(b, 2) == width,
-           "slot_ffn: matrices of the experts");
-  }
+  auto const fits = [&](View3<T const> const& b) {
+    return b.extent(0) == s.gate_b.extent(0) && extent(b, 1) == rank && extent(b, 2) == width;
+  };
+  expect(fits(s.gate_b) && fits(s.up_b) && fits(s.down_a), "slot_ffn: matrices of the experts");
   expect_shape(s.gate, tokens, active, "slot_ffn: gate");
   expect_shape(s.expert, tokens, active, "slot_ffn: expert");
   expect_shape(s.offset, extent(s.gate_b, 0) + 1, "slot_ffn: offset");
