@@ -5,8 +5,9 @@
     tools/performance.py BUILD                 measure, keep the results as JSON, write the document
     tools/performance.py --from docs/performance.json       write the document again, without measuring
 
-BUILD is a folder configured with -DUPIT_BENCHMARKS=ON in which the targets upit and bench_kernels are built. On two
-cores the whole takes about ten minutes, --quick about two (few repeats; for trying the script, not for figures).
+BUILD is a folder configured with -DUPIT_BENCHMARKS=ON in which the targets upit and bench_kernels are built. How
+long it takes has not been measured; --quick (few repeats, for trying the script, not for figures) passes three minutes
+on two cores.
 Needs Python 3.9 and, for the pictures, Matplotlib.
 """
 
@@ -192,7 +193,7 @@ def main():
     arguments = parser.parse_args()
     if (arguments.build is None) == (arguments.source is None):
         parser.error("give either BUILD or --from FILE")
-    import report  # first, so that a lack of Matplotlib shows before ten minutes have passed
+    import report  # first, so that a lack of Matplotlib shows before the measuring
     if arguments.source:
         data = json.loads(arguments.source.read_text())
     else:
