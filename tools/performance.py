@@ -6,7 +6,7 @@
     tools/performance.py --from docs/performance.json       write the document again, without measuring
 
 BUILD is a folder configured with -DUPIT_BENCHMARKS=ON in which the targets upit and bench_kernels are built. How
-long it takes has not been measured; --quick (few repeats, for trying the script, not for figures) passes three minutes
+long it takes has not been measured; --quick (few repeats, for trying the script, not for figures) was not done after 2:50
 on two cores.
 Needs Python 3.9 and, for the pictures, Matplotlib.
 """
