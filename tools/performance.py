@@ -5,9 +5,9 @@
     tools/performance.py BUILD                 measure, keep the results as JSON, write the document
     tools/performance.py --from docs/performance.json       write the document again, without measuring
 
-BUILD is a folder configured with -DUPIT_BENCHMARKS=ON in which the targets upit and bench_kernels are built. How
-long it takes has not been measured; --quick (few repeats, for trying the script, not for figures) was not done after 2:50
-on two cores.
+BUILD is a folder configured with -DUPIT_BENCHMARKS=ON in which the targets upit and bench_kernels are built. What is
+timed runs without a profile; a second, shorter run of the same steps takes the profile. The document says how long all
+of it took. --quick (few repeats and points) is for trying the script, not for figures.
 Needs Python 3.9 and, for the pictures, Matplotlib.
 """
 
@@ -50,7 +50,7 @@ def by_width(d):
 
 GROWTH = {
     "tokens": (ALL_CASES, [(256 * n, {"sequences": n}) for n in (1, 2, 4, 8, 16)]),
-    "sequence": (ALL_CASES, [(s, {"sequence": s, "sequences": 4096 // s}) for s in (64, 256, 1024, 4096)]),
+    "sequence": (ALL_CASES, [(s, {"sequence": s, "sequences": 8192 // s}) for s in (128, 512, 2048, 8192)]),
     "width": (ALL_CASES, [(d, by_width(d)) for d in (64, 128, 256, 512, 1024)]),
     "layers": (ALL_CASES, [(n, {"layers": n}) for n in (1, 2, 4, 8, 16)]),
     "experts": ("lora_moe,ffn_moe", [(e, {"experts": e}) for e in (2, 4, 8, 16, 32)]),
@@ -60,9 +60,10 @@ GROWTH = {
 QUICK = {"tokens": (0, 2), "sequence": (0, 1), "width": (0, 2), "layers": (0, 2), "experts": (0, 2), "active": (0, 1),
          "rank": (0, 2)}
 
-# (ranks, threads of each); with half the cores once, to see what the second half brings.
-def splits(cores):
-    return [(1, max(cores // 2, 1)), (1, cores), (2, max(cores // 2, 1))]
+# One thread a rank, so that only ranks grow; one step of that many tokens in all, and one of as many for each rank.
+def rank_counts(cores):
+    return [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= cores]
+
 
 
 class Measurement:
@@ -129,15 +130,20 @@ class Measurement:
         wanted = {name: FLAGSHIP[name] for name in (("kinds", "small") if self.quick else FLAGSHIP)}
         if not data["machine"]["bf16"]:
             wanted.pop("bf16", None)
-        data["flagship"] = {name: self.bench(options, repeats, profile=True) for name, options in wanted.items()}
+        data["flagship"] = {name: self.bench(options, repeats) for name, options in wanted.items()}
+        data["profiles"] = {name: self.bench(options + ["--ceiling", "once"], 1 if self.quick else 2, profile=True)
+                            for name, options in wanted.items()}
         data["kernels"] = self.suite()
         data["growth"] = {}
         for axis, (cases, points) in GROWTH.items():
             chosen = [points[i] for i in QUICK[axis]] if self.quick else points
             data["growth"][axis] = [{"x": x, "bench": self.growth(cases, point, repeats)} for x, point in chosen]
-        data["splits"] = [{"ranks": ranks, "threads": threads,
-                           "bench": self.growth(ALL_CASES, {"sequences": 8}, repeats, ranks=ranks, threads=threads)}
-                          for ranks, threads in splits(self.threads)]
+        # Two forms of growth: the same step over more ranks, and a step that grows with them.
+        data["ranks"] = {}
+        for form, sequences in (("same step", lambda n: 8), ("same share", lambda n: 4 * n)):
+            data["ranks"][form] = [{"x": n, "bench": self.growth(ALL_CASES, {"sequences": sequences(n)}, repeats,
+                                                                 ranks=n, threads=1)}
+                                   for n in rank_counts(self.threads)]
         data["minutes"] = (time.monotonic() - begin) / 60.0
         return data
 

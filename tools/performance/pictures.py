@@ -98,8 +98,8 @@ def plain_ticks(axis):
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
-def growth(lines, x_label, title, path):
-    """lines: case -> [(x, milliseconds)]."""
+def growth(lines, x_label, title, power, path):
+    """lines: case -> [(x, milliseconds)]; a dotted line shows x to that power."""
     figure, axis = plt.subplots(figsize=(5.2, 3.4))
     for case, points in lines.items():
         axis.loglog(*zip(*points), marker=MARKERS[case], color=COLOURS[case], markersize=4.5, linewidth=1.4)
@@ -112,12 +112,16 @@ def growth(lines, x_label, title, path):
         last = max(y, last * gap)
         axis.annotate(figures.CASES[case], (xs[-1], last), xytext=(7, 0), textcoords="offset points",
                       color=COLOURS[case], va="center")
-    # Twice the extent, twice the time: from the lowest line's last point down.
-    y = ends[0][0] / 1.6
-    axis.loglog([xs[0], xs[-1]], [y * xs[0] / xs[-1], y], color="#999999", linewidth=1, linestyle=":")
-    axis.annotate("proportional", (xs[-1], y), xytext=(7, -2), textcoords="offset points", color="#777777", va="center",
-                  fontsize=8)
-    axis.set_ylim(bottom=bottom / 2.0)
+    # What x to that power would take: below the lowest line, through its end or its start.
+    if power:
+        at = 0 if power < 0 else -1
+        y = min(points[at][1] for points in lines.values()) / 1.6
+        line = [y * (x / xs[at]) ** power for x in (xs[0], xs[-1])]
+        axis.loglog([xs[0], xs[-1]], line, color="#999999", linewidth=1, linestyle=":")
+        axis.annotate("proportional" if power > 0 else "inverse", (xs[-1], line[-1]), xytext=(7, -2),
+                      textcoords="offset points", color="#777777", va="center", fontsize=8)
+        bottom = min(bottom, *line)
+    axis.set_ylim(bottom=bottom / 1.5)
     axis.set_xticks(xs, [f"{x:g}" for x in xs])
     plain_ticks(axis.yaxis)
     axis.minorticks_off()

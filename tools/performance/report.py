@@ -8,13 +8,15 @@ import pictures
 
 AXES = {
     "tokens": ("tokens of a step", "Tokens of a step: sequences of {sequence} tokens"),
-    "sequence": ("tokens of a sequence", "Length of the sequences, 4,096 tokens a step"),
+    "sequence": ("tokens of a sequence", "Length of the sequences, 8,192 tokens a step"),
     "width": ("model width d", "Width d; FFN 43/16 d, heads of 64"),
     "layers": ("layers", "Layers"),
     "experts": ("experts", "Experts, {top-k} of them active"),
     "active": ("active experts K", "Active experts K of {experts}"),
     "rank": ("LoRA rank r", "LoRA rank r"),
 }
+RANK_FORMS = {"same step": "The same step, 8 sequences, over more ranks",
+              "same share": "A step that grows with the ranks, 4 sequences for each"}
 
 
 def para(text):
@@ -146,7 +148,7 @@ class Document:
 
     def profiled(self):
         """(name, case's results, ceiling in GFLOP/s of that run) of every profiled step, the partner cases once."""
-        for run, bench in self.data["flagship"].items():
+        for run, bench in self.data["profiles"].items():
             for case, c in figures.bench_cases(bench).items():
                 if run.startswith(("mix", "top")) and case == "lora":
                     continue
@@ -154,8 +156,8 @@ class Document:
 
     def where(self):
         self.add("## Where the time of a step goes\n")
-        self.add(para(f"""From the regions and kernels that Kokkos reports (`upit bench --profile`), the mean of the timed
-            steps. Wide products are those of the model's matrices; narrow ones have an extent of at most
+        self.add(para(f"""From the regions and kernels that Kokkos reports (`upit bench --profile`), the mean of
+            steps of their own: a profile waits for each kernel, so that its sum is a little longer than the times above. Wide products are those of the model's matrices; narrow ones have an extent of at most
             {figures.NARROW}: low ranks and the router. The optimizer includes the norm that clips and the zeroing of
             gradients. Host is what lies between kernels."""))
         bars = [(name, figures.parts(c["profile"])) for name, run, c, _ in self.profiled() if run != "small"]
@@ -285,7 +287,7 @@ class Document:
                 for case, c in figures.bench_cases(p["bench"]).items():
                     lines.setdefault(case, []).append((p["x"], 1e3 * c["seconds_best"]))
             self.add(f"### {title}\n")
-            self.picture(f"growth_{axis}", f"Milliseconds of a step by {label}", pictures.growth, lines, label, title)
+            self.picture(f"growth_{axis}", f"Milliseconds of a step by {label}", pictures.growth, lines, label, title, 1)
             rows = []
             for p in points:
                 done = figures.bench_cases(p["bench"])
@@ -294,28 +296,33 @@ class Document:
             self.add(table([label] + [f"ms, {figures.CASES[c]}" for c in lines] +
                            [f"GFLOP/s, {figures.CASES[c]}" for c in lines], rows, left=0))
 
-    def splits(self):
-        self.add("### Ranks and threads\n")
-        self.add(para("""The same step, 8 sequences of it, with its sequences spread over ranks and its kernels over
-            threads. Ranks pay for the sum of the gradients, threads for what is serial."""))
-        rows, first = [], self.data["splits"][0]["bench"]
-        for split in self.data["splits"]:
-            done, base = figures.bench_cases(split["bench"]), figures.bench_cases(first)
-            row = [split["ranks"], split["threads"]]
-            for case in done:
-                row.append(digits(1e3 * done[case]["seconds_best"]))
-            for case in done:
-                row.append(f"{base[case]['seconds_best'] / done[case]['seconds_best']:.2f}")
-            rows.append(row)
-        names = [figures.CASES[c] for c in figures.bench_cases(first)]
-        self.add(table(["ranks", "threads of each"] + [f"ms, {n}" for n in names] + [f"speed-up, {n}" for n in names],
-                       rows, left=0))
+    def ranks(self):
+        self.add("### Ranks\n")
+        self.add(para("""One thread a rank. Ranks share the tokens of a step: they pay for the sum of the gradients, FFN
+            experts also for sending tokens to them. Efficiency is the time of one rank, divided by the ranks where the
+            step stays the same, over the time."""))
+        for form, points in self.data["ranks"].items():
+            title, lines, rows = RANK_FORMS[form], {}, []
+            first = figures.bench_cases(points[0]["bench"])
+            for p in points:
+                done = figures.bench_cases(p["bench"])
+                for case, c in done.items():
+                    lines.setdefault(case, []).append((p["x"], 1e3 * c["seconds_best"]))
+                share = p["x"] if form == "same step" else 1
+                rows.append([p["x"]] + [digits(1e3 * c["seconds_best"]) for c in done.values()] +
+                            [f"{first[case]['seconds_best'] / share / c['seconds_best']:.2f}" for case, c in done.items()])
+            self.add(f"**{title}**\n")
+            if len(points) > 1:
+                self.picture(f"ranks_{form.split()[1]}", f"Milliseconds of a step by ranks: {title.lower()}",
+                             pictures.growth, lines, "ranks", title, -1 if form == "same step" else 0)
+            names = [figures.CASES[c] for c in first]
+            self.add(table(["ranks"] + [f"ms, {n}" for n in names] + [f"efficiency, {n}" for n in names], rows, left=0))
 
     def repeat(self):
         self.add("## How to repeat this\n")
         self.add("```sh\ncmake --preset openmp -DUPIT_BENCHMARKS=ON && cmake --build --preset openmp --target upit "
                  "bench_kernels\n"
-                 "tools/performance.py build/openmp                        # about ten minutes on two cores\n"
+                 "tools/performance.py build/openmp                        # measures: the time stands above\n"
                  "tools/performance.py --from docs/performance.json        # this page again from the results kept\n"
                  "build/openmp/upit bench --profile --cases dense          # one kind of step\n"
                  "build/openmp/tests/bench/bench_kernels --benchmark_filter=swiglu\n```\n")
@@ -326,6 +333,6 @@ class Document:
 def write(data, folder):
     document = Document(data, folder)
     for part in (document.head, document.counting, document.kinds, document.where, document.kernels, document.attention,
-                 document.products, document.growth, document.splits, document.repeat):
+                 document.products, document.growth, document.ranks, document.repeat):
         part()
     (folder / "performance.md").write_text("\n".join(document.text))
