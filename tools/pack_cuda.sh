@@ -10,6 +10,7 @@
 #
 # There: x86-64, root, glibc 2.36 or newer, CUDA 12 or newer with nvcc, g++ 11 or newer that this nvcc accepts, CMake
 # 3.22, make or ninja. `run` puts those files below /usr that are not there yet and leaves the others as they are.
+# Without a device it builds and links, says that nothing was run, and ends with code 2 (`run build` alone: 0).
 #
 #   UPIT_ARCH   device (default: what nvidia-smi says, else sm_90)
 #   OUT         folder for logs and results (default: results)
@@ -93,8 +94,11 @@ timed() { # timed NAME COMMAND...: log in OUT/NAME.log, one line in OUT/summary.
 }
 
 run() {
-  local steps=("$@") step arch deck failed=0
+  local steps=("$@") step arch deck names device=0 failed=0
   ((${#steps[@]})) || steps=(build test decks bench)
+  for step in "${steps[@]}"; do
+    [[ $step =~ ^(build|test|decks|bench)$ ]] || die "unknown step $step; it can be build, test, decks or bench"
+  done
   out=$(mkdir -p "${OUT:-$root/results}" && cd "${OUT:-$root/results}" && pwd)
   [[ -d $root/.pack/usr ]] || die "this directory is not an unpacked archive"
   [[ $(id -u) == 0 ]] || die "libraries go below /usr: run it as root, on a machine that is thrown away afterwards"
@@ -105,11 +109,18 @@ run() {
   arch=${UPIT_ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d . || true)}
   arch=sm_${arch#sm_}
   [[ $arch != sm_ ]] || arch=sm_90
+  if names=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null) && [[ -n $names ]]; then
+    device=1
+  fi
   { echo "commit $(<"$root/.pack/commit"), $arch"; nvcc --version | tail -n 2; g++ --version | head -n 1; cmake --version | head -n 1
-    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || echo "no device"; } | tee "$out/summary.txt"
+    ((device == 1)) && echo "$names" || echo "no NVIDIA device: it can be built here, not run"; } | tee "$out/summary.txt"
   cd "$root"
   local setup=(tools/setup.sh --preset cuda --arch "$arch" --no-apt --jobs "${JOBS:-$(nproc)}")
   for step in "${steps[@]}"; do
+    if [[ $step != build && $device == 0 ]]; then
+      echo "nothing was run: there is no NVIDIA device on this machine (nvidia-smi shows none)" | tee -a "$out/summary.txt"
+      return 2
+    fi
     case $step in
       build) timed build "${setup[@]}" build || return 1 ;; # nothing after it could run
       test) timed test "${setup[@]}" --jobs 2 test || failed=1 ;;
@@ -118,7 +129,6 @@ run() {
           timed "$deck" "${setup[@]}" --ranks 1 run "inputs/$deck.toml" "run.directory=$out/$deck" || failed=1
         done ;;
       bench) timed bench "${setup[@]}" --ranks 1 run bench || failed=1 ;;
-      *) die "unknown step $step; it can be build, test, decks or bench" ;;
     esac
   done
   return "$failed"
