@@ -43,7 +43,7 @@ pack() {
   cp -r "$root/.deps/source/." "$tree/.deps/source/"
   patch -s -d "$tree/.deps/source/kokkos" -p1 <"$root/tools/patches/kokkos-3.4-cuda.patch"
   touch "$tree/.deps/source/kokkos/upit-patched"
-  rm -rf "$tree"/.deps/source/kokkos/{core/unit_test,core/perf_test,containers/unit_tests,containers/performance_tests,algorithms/unit_tests,example,benchmarks,doc}
+  rm -rf "$tree"/.deps/source/kokkos/{core/unit_test,core/perf_test,containers/unit_tests,containers/performance_tests,algorithms/unit_tests,benchmarks,doc} # what its CMake asks for stays: example
 
   # The files of the packages, then the libraries that these load, whatever package they are of.
   for package in "${packages[@]}"; do
@@ -105,7 +105,7 @@ run() {
   [[ ! -d /usr/local/cuda/bin ]] || export PATH=$PATH:/usr/local/cuda/bin
   for step in nvcc g++ cmake; do command -v $step >/dev/null || die "there is no $step on this machine"; done
   cp -rn "$root/.pack/usr/." /usr/
-  ldconfig
+  ldconfig 2>/dev/null # links of libraries came as copies
   arch=${UPIT_ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d . || true)}
   arch=sm_${arch#sm_}
   [[ $arch != sm_ ]] || arch=sm_90
