@@ -78,8 +78,8 @@ if(Kokkos_DEVICES MATCHES "CUDA")
   set(UPIT_DEVICE "CUDA")
   set(UPIT_DEVICE_BLAS "cublas")
   find_package(CUDAToolkit QUIET)
-  if(NOT TARGET CUDA::cublas OR NOT TARGET CUDA::cublasLt)
-    upit_missing("cuBLAS and cuBLASLt of CUDA 12 or newer" "CUDA toolkit ${CUDAToolkit_VERSION}"
+  if(NOT TARGET CUDA::cublas)
+    upit_missing("cuBLAS of CUDA 12 or newer" "CUDA toolkit ${CUDAToolkit_VERSION}"
                  "Load your CUDA module, or set CUDAToolkit_ROOT.")
   else()
     upit_old("the CUDA toolkit" "${CUDAToolkit_VERSION}" 12.0 "cuBLAS takes 64-bit extents since CUDA 12: load a newer module.")

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Compiles the whole program with nvcc (C++20) against a Kokkos with CUDA and links it with cuBLAS and cuBLASLt: upit,
-# and the tests of one process of the rooms whose kernels run on the device. Nothing is run: no device is needed.
+# Compiles the whole program with nvcc (C++20) against a Kokkos with CUDA and links it with cuBLAS: upit, and the tests
+# of one process of the rooms whose kernels run on the device. Nothing is run: no device is needed.
 #
-#   tools/check_cuda.sh [--rooms | --all] [options of tools/setup.sh]
+#   tools/check_cuda.sh [--program | --all] [options of tools/setup.sh]
 #
-#   --rooms  only the libraries of kernels, linalg and model, which .ci/run has the time for; nothing is linked
-#   --all    every test program, those of several ranks too
+#   --program  upit alone, which .ci/run has the time for
+#   --all      every test program, those of several ranks too
 set -Eeuo pipefail
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
@@ -15,11 +15,9 @@ if [[ ${1:-} == -h || ${1:-} == --help ]]; then
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 targets=(upit test_linalg test_kernels test_model)
-linked="linked, not run,"
 case ${1:-} in
-  --rooms)
-    targets=(upit_kernels upit_linalg upit_model)
-    linked="not linked,"
+  --program)
+    targets=(upit)
     shift
     ;;
   --all)
@@ -34,5 +32,5 @@ if ! command -v nvcc >/dev/null; then
 fi
 started=$SECONDS
 UPIT_TARGETS="${targets[*]}" "$root/tools/setup.sh" --preset cuda "$@" build
-echo "check_cuda: nvcc $(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') compiled, $linked in" \
+echo "check_cuda: nvcc $(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') compiled and linked, not run, in" \
   "$((SECONDS - started)) s: ${targets[*]}"

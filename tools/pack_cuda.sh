@@ -10,6 +10,7 @@
 #
 # There: x86-64, root, glibc 2.36 or newer, CUDA 12 or newer with nvcc, g++ 11 or newer that this nvcc accepts, CMake
 # 3.22, make or ninja. `run` puts those files below /usr that are not there yet and leaves the others as they are.
+# Without a device it builds and links, says that nothing was run, and ends with code 2 (`run build` alone: 0).
 #
 #   UPIT_ARCH   device (default: what nvidia-smi says, else sm_90)
 #   OUT         folder for logs and results (default: results)
@@ -42,7 +43,7 @@ pack() {
   cp -r "$root/.deps/source/." "$tree/.deps/source/"
   patch -s -d "$tree/.deps/source/kokkos" -p1 <"$root/tools/patches/kokkos-3.4-cuda.patch"
   touch "$tree/.deps/source/kokkos/upit-patched"
-  rm -rf "$tree"/.deps/source/kokkos/{core/unit_test,core/perf_test,containers/unit_tests,containers/performance_tests,algorithms/unit_tests,example,benchmarks,doc}
+  rm -rf "$tree"/.deps/source/kokkos/{core/unit_test,core/perf_test,containers/unit_tests,containers/performance_tests,algorithms/unit_tests,benchmarks,doc} # what its CMake asks for stays: example
 
   # The files of the packages, then the libraries that these load, whatever package they are of.
   for package in "${packages[@]}"; do
@@ -93,23 +94,33 @@ timed() { # timed NAME COMMAND...: log in OUT/NAME.log, one line in OUT/summary.
 }
 
 run() {
-  local steps=("$@") step arch deck failed=0
+  local steps=("$@") step arch deck names device=0 failed=0
   ((${#steps[@]})) || steps=(build test decks bench)
+  for step in "${steps[@]}"; do
+    [[ $step =~ ^(build|test|decks|bench)$ ]] || die "unknown step $step; it can be build, test, decks or bench"
+  done
   out=$(mkdir -p "${OUT:-$root/results}" && cd "${OUT:-$root/results}" && pwd)
   [[ -d $root/.pack/usr ]] || die "this directory is not an unpacked archive"
   [[ $(id -u) == 0 ]] || die "libraries go below /usr: run it as root, on a machine that is thrown away afterwards"
   [[ ! -d /usr/local/cuda/bin ]] || export PATH=$PATH:/usr/local/cuda/bin
   for step in nvcc g++ cmake; do command -v $step >/dev/null || die "there is no $step on this machine"; done
   cp -rn "$root/.pack/usr/." /usr/
-  ldconfig
+  ldconfig 2>/dev/null # links of libraries came as copies
   arch=${UPIT_ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d . || true)}
   arch=sm_${arch#sm_}
   [[ $arch != sm_ ]] || arch=sm_90
+  if names=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null) && [[ -n $names ]]; then
+    device=1
+  fi
   { echo "commit $(<"$root/.pack/commit"), $arch"; nvcc --version | tail -n 2; g++ --version | head -n 1; cmake --version | head -n 1
-    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || echo "no device"; } | tee "$out/summary.txt"
+    ((device == 1)) && echo "$names" || echo "no NVIDIA device: it can be built here, not run"; } | tee "$out/summary.txt"
   cd "$root"
   local setup=(tools/setup.sh --preset cuda --arch "$arch" --no-apt --jobs "${JOBS:-$(nproc)}")
   for step in "${steps[@]}"; do
+    if [[ $step != build && $device == 0 ]]; then
+      echo "nothing was run: there is no NVIDIA device on this machine (nvidia-smi shows none)" | tee -a "$out/summary.txt"
+      return 2
+    fi
     case $step in
       build) timed build "${setup[@]}" build || return 1 ;; # nothing after it could run
       test) timed test "${setup[@]}" --jobs 2 test || failed=1 ;;
@@ -118,7 +129,6 @@ run() {
           timed "$deck" "${setup[@]}" --ranks 1 run "inputs/$deck.toml" "run.directory=$out/$deck" || failed=1
         done ;;
       bench) timed bench "${setup[@]}" --ranks 1 run bench || failed=1 ;;
-      *) die "unknown step $step; it can be build, test, decks or bench" ;;
     esac
   done
   return "$failed"

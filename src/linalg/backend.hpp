@@ -27,9 +27,9 @@ void gemm_onednn_in_thread(Op a, Op b, Index m, Index n, Index k, float alpha, f
 /// for a shape, for as many shapes as fit a bounded cache, and one scratch buffer. Throws `std::logic_error`
 /// with oneDNN's status where it has no such product for this processor.
 ///
-/// oneDNN has two kernels: one is compiled for fixed extents, a third of a millisecond once a shape, and works
-/// in our scratch; one takes any extents, and allocates its packed blocks itself while it runs. `by_shape`
-/// picks one; `general` is for extents that rarely come again.
+/// oneDNN has two kernels: one is compiled for fixed extents, a third of a millisecond once a shape, and
+/// works in our scratch; one takes any extents, and allocates its packed blocks itself while it runs.
+/// `by_shape` picks one; `general` is for extents that rarely come again.
 enum class Bf16Kernel { by_shape, fixed, general };
 template <class TC>
 void gemm_bf16(Op a, Op b, Index m, Index n, Index k, float alpha, bfloat16 const* A, Index lda,

@@ -2,6 +2,7 @@
 // Owns the private interface between gemm_device.cpp and the vendor's library of a device build.
 #pragma once
 
+#include <span>
 #include <string_view>
 
 #include "upit/linalg/gemm.hpp"
@@ -42,8 +43,27 @@ struct Product {
   Storage in = Storage::f32, out = Storage::f32;
 };
 
+/// alpha or beta where BLAS looks for it: in the type of the sums.
+class Scalar {
+ public:
+  Scalar(double value, Storage in) : wide_(value), narrow_(static_cast<float>(value)), in_(in) {}
+  void const* address() const { return in_ == Storage::f64 ? static_cast<void const*>(&wide_) : &narrow_; }
+
+ private:
+  double wide_;
+  float narrow_;
+  Storage in_;
+};
+
 /// Enqueues it on the stream of `exec`. Throws `Error` with the library's status if it refuses.
 void multiply(Exec const& exec, Product const& product);
+
+/// As many products as `multiply_each` takes.
+inline constexpr Index kMostOfAKind = 16;
+
+/// Enqueues products that differ in extents and addresses only, each with batch 1: in one call where the
+/// library has one for their types and they are so small that it gains, else one after the other.
+void multiply_each(Exec const& exec, std::span<Product const> products);
 
 /// Name of the library, for reports.
 std::string_view device_library();

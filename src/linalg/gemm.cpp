@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "backend.hpp"
+#include "product_checks.hpp"
 #include "upit/core/error.hpp"
 #include "upit/core/profile.hpp"
 
@@ -17,13 +18,10 @@ namespace {
 constexpr Index kLargest = std::numeric_limits<int>::max();
 
 void check(Op a, Op b, Index m, Index n, Index k, Index lda, Index ldb, Index ldc) {
-  expect(m >= 0 && n >= 0 && k >= 0, "gemm: an extent is negative");
+  check_product(a, b, m, n, k, lda, ldb, ldc);
   expect(m <= kLargest && n <= kLargest && k <= kLargest && lda <= kLargest && ldb <= kLargest &&
              ldc <= kLargest,
          "gemm: an extent passes the 32-bit integers of BLAS");
-  expect(lda >= (a == Op::none ? k : m), "gemm: lda is shorter than a row of A");
-  expect(ldb >= (b == Op::none ? n : k), "gemm: ldb is shorter than a row of B");
-  expect(ldc >= n, "gemm: ldc is shorter than a row of C");
 }
 
 template <class TC>

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns gemm, batched_gemm and grouped_gemm of device builds: the checks, what no library does for k = 0, one
-// call for the rest.
+// Owns the products of device builds: the checks, what no library does for k = 0, one call for the rest.
+#include <array>
+
 #include "device_product.hpp"
+#include "grouped_products.hpp"
 #include "product_checks.hpp"
 #include "upit/core/profile.hpp"
 #include "upit/linalg/batched_gemm.hpp"
@@ -25,12 +27,8 @@ void scale(Exec const& exec, Index batch, Index m, Index n, R beta, MatrixStack<
 }
 
 template <class T, class TC>
-void multiply_stacks(Exec const& exec, Op a, Op b, Index batch, Index m, Index n, Index k, Real<T> alpha,
-                     MatrixStack<T const> A, MatrixStack<T const> B, Real<T> beta, MatrixStack<TC> C) {
-  expect(batch >= 0, "batched_gemm: a negative number of products");
-  check_product(a, b, m, n, k, A.ld, B.ld, C.ld);
-  if (batch == 0 || m == 0 || n == 0) return;
-  if (k == 0) return scale(exec, batch, m, n, beta, C);
+backend::Product product(Op a, Op b, Index m, Index n, Index k, Real<T> alpha, MatrixStack<T const> A,
+                         MatrixStack<T const> B, Real<T> beta, MatrixStack<TC> C) {
   backend::Product p;
   p.a = a, p.b = b;
   p.m = m, p.n = n, p.k = k;
@@ -38,8 +36,19 @@ void multiply_stacks(Exec const& exec, Op a, Op b, Index batch, Index m, Index n
   p.A = A.data, p.lda = A.ld, p.stride_a = A.stride;
   p.B = B.data, p.ldb = B.ld, p.stride_b = B.stride;
   p.C = C.data, p.ldc = C.ld, p.stride_c = C.stride;
-  p.batch = batch;
   p.in = backend::storage_of<T>(), p.out = backend::storage_of<TC>();
+  return p;
+}
+
+template <class T, class TC>
+void multiply_stacks(Exec const& exec, Op a, Op b, Index batch, Index m, Index n, Index k, Real<T> alpha,
+                     MatrixStack<T const> A, MatrixStack<T const> B, Real<T> beta, MatrixStack<TC> C) {
+  expect(batch >= 0, "batched_gemm: a negative number of products");
+  check_product(a, b, m, n, k, A.ld, B.ld, C.ld);
+  if (batch == 0 || m == 0 || n == 0) return;
+  if (k == 0) return scale(exec, batch, m, n, beta, C);
+  backend::Product p = product<T, TC>(a, b, m, n, k, alpha, A, B, beta, C);
+  p.batch = batch;
   backend::multiply(exec, p);
 }
 
@@ -59,31 +68,26 @@ void batched_gemm(Exec const& exec, Op a, Op b, Index batch, Index m, Index n, I
 }
 
 template <class T, class TC>
-void grouped_gemm(Exec const& exec, Index groups, Index const* offset, Op b, Index n, Index k, Real<T> alpha,
-                  T const* A, Index lda, T const* B, Index ldb, Index stride_b, Real<T> beta, TC* C,
-                  Index ldc) {
-  ProductRegion const region("upit::grouped_gemm", groups, offset[groups] - offset[0], n, k, false,
-                             b == Op::transpose);
-  for (Index e = 0; e < groups; ++e) {
-    Index const begin = offset[e], count = offset[e + 1] - begin;
-    expect(count >= 0, "grouped_gemm: offsets fall");
-    multiply_stacks<T, TC>(exec, Op::none, b, 1, count, n, k, alpha, {A + begin * lda, lda, 0},
-                           {B + e * stride_b, ldb, 0}, beta, {C + begin * ldc, ldc, 0});
+void backend::multiply_groups(Exec const& exec, GroupedProducts<T, TC> const& products) {
+  std::array<Product, kMostOfAKind> some;
+  std::size_t count = 0;
+  auto const enqueue = [&] {
+    if (count > 0) multiply_each(exec, std::span(some).first(count));
+    count = 0;
+  };
+  for (Index e = 0; e < products.groups; ++e) {
+    auto const one = products[e];
+    if (one.m == 0 || one.n == 0) continue;
+    if (one.k == 0) {
+      scale(exec, 1, one.m, one.n, products.beta, MatrixStack<TC>{one.C, products.ldc, 0});
+      continue;
+    }
+    some[count++] =
+        product<T, TC>(products.a, products.b, one.m, one.n, one.k, products.alpha, {one.A, products.lda, 0},
+                       {one.B, products.ldb, 0}, products.beta, {one.C, products.ldc, 0});
+    if (count == some.size()) enqueue();
   }
-}
-
-template <class T, class TC>
-void grouped_gemm_transposed(Exec const& exec, Index groups, Index const* offset, Index m, Index n,
-                             Real<T> alpha, T const* A, Index lda, T const* B, Index ldb, Real<T> beta, TC* C,
-                             Index ldc, Index stride_c) {
-  ProductRegion const region("upit::grouped_gemm_transposed", groups, m, n, offset[groups] - offset[0], true,
-                             false);
-  for (Index e = 0; e < groups; ++e) {
-    Index const begin = offset[e], count = offset[e + 1] - begin;
-    expect(count >= 0, "grouped_gemm_transposed: offsets fall");
-    multiply_stacks<T, TC>(exec, Op::transpose, Op::none, 1, m, n, count, alpha, {A + begin * lda, lda, 0},
-                           {B + begin * ldb, ldb, 0}, beta, {C + e * stride_c, ldc, 0});
-  }
+  enqueue();
 }
 
 /// Every device that CUDA 12 or ROCm 5 serve multiplies bfloat16 in units of its own, from sm_80 and gfx90a
@@ -95,11 +99,7 @@ Bf16Products bf16_products() { return Bf16Products::native; }
                             Index, Real<T>, TC*, Index);                                                   \
   template void batched_gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Index, Real<T>,              \
                                     MatrixStack<T const>, MatrixStack<T const>, Real<T>, MatrixStack<TC>); \
-  template void grouped_gemm<T, TC>(Exec const&, Index, Index const*, Op, Index, Index, Real<T>, T const*, \
-                                    Index, T const*, Index, Index, Real<T>, TC*, Index);                   \
-  template void grouped_gemm_transposed<T, TC>(Exec const&, Index, Index const*, Index, Index, Real<T>,    \
-                                               T const*, Index, T const*, Index, Real<T>, TC*, Index,      \
-                                               Index);
+  template void backend::multiply_groups<T, TC>(Exec const&, GroupedProducts<T, TC> const&);
 UPIT_INSTANTIATE(float, float)
 UPIT_INSTANTIATE(double, double)
 UPIT_INSTANTIATE(bfloat16, bfloat16)

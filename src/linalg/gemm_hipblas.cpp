@@ -8,10 +8,9 @@
 #include <hipblas/hipblas.h>
 
 #include <limits>
-#include <memory>
-#include <vector>
 
 #include "device_product.hpp"
+#include "stream_handles.hpp"
 #include "upit/core/error.hpp"
 #include "upit/linalg/tf32.hpp"
 
@@ -49,24 +48,13 @@ class Handle {
   Handle(Handle const&) = delete;
   Handle& operator=(Handle const&) = delete;
 
-  hipStream_t stream() const { return stream_; }
+  bool serves(Exec const& exec) const { return exec.hip_stream() == stream_; }
   hipblasHandle_t get() const { return handle_; }
 
  private:
   hipblasHandle_t handle_ = nullptr;
   hipStream_t stream_;
 };
-
-/// The handle of the stream of `exec`, made at its first product. Products are asked for by one host thread.
-hipblasHandle_t handle_of(Exec const& exec) {
-  static std::vector<std::unique_ptr<Handle>> handles;
-  for (auto const& h : handles) {
-    if (h->stream() == exec.hip_stream()) return h->get();
-  }
-  if (handles.empty()) Kokkos::push_finalize_hook([] { handles.clear(); });
-  handles.push_back(std::make_unique<Handle>(exec));
-  return handles.back()->get();
-}
 
 /// hipBLAS counts in 32 bits.
 int narrow(Index n) {
@@ -83,26 +71,28 @@ hipblasOperation_t flag(Op op) { return op == Op::none ? HIPBLAS_OP_N : HIPBLAS_
 }  // namespace
 
 void multiply(Exec const& exec, Product const& p) {
-  hipblasHandle_t const handle = handle_of(exec);
-  bool const wide = p.in == Storage::f64;  // alpha and beta have the type of the sums
-  float const alpha32 = static_cast<float>(p.alpha), beta32 = static_cast<float>(p.beta);
-  void const* const alpha = wide ? static_cast<void const*>(&p.alpha) : &alpha32;
-  void const* const beta = wide ? static_cast<void const*>(&p.beta) : &beta32;
+  hipblasHandle_t const handle = handle_of<Handle>(exec).get();
+  Scalar const alpha(p.alpha, p.in), beta(p.beta, p.in);
   int const m = narrow(p.m), n = narrow(p.n), k = narrow(p.k);
   int const lda = narrow(p.lda), ldb = narrow(p.ldb), ldc = narrow(p.ldc);
   // hipBLAS is column-major: a row-major C = A B is its C^T = B^T A^T.
   if (p.batch == 1) {
-    check(hipblasGemmEx(handle, flag(p.b), flag(p.a), n, m, k, alpha, p.B, type_of(p.in), ldb, p.A,
-                        type_of(p.in), lda, beta, p.C, type_of(p.out), ldc, compute_type(p.in),
+    check(hipblasGemmEx(handle, flag(p.b), flag(p.a), n, m, k, alpha.address(), p.B, type_of(p.in), ldb, p.A,
+                        type_of(p.in), lda, beta.address(), p.C, type_of(p.out), ldc, compute_type(p.in),
                         HIPBLAS_GEMM_DEFAULT),
           "hipblasGemmEx");
     return;
   }
-  check(
-      hipblasGemmStridedBatchedEx(handle, flag(p.b), flag(p.a), n, m, k, alpha, p.B, type_of(p.in), ldb,
-                                  p.stride_b, p.A, type_of(p.in), lda, p.stride_a, beta, p.C, type_of(p.out),
-                                  ldc, p.stride_c, narrow(p.batch), compute_type(p.in), HIPBLAS_GEMM_DEFAULT),
-      "hipblasGemmStridedBatchedEx");
+  check(hipblasGemmStridedBatchedEx(handle, flag(p.b), flag(p.a), n, m, k, alpha.address(), p.B,
+                                    type_of(p.in), ldb, p.stride_b, p.A, type_of(p.in), lda, p.stride_a,
+                                    beta.address(), p.C, type_of(p.out), ldc, p.stride_c, narrow(p.batch),
+                                    compute_type(p.in), HIPBLAS_GEMM_DEFAULT),
+        "hipblasGemmStridedBatchedEx");
+}
+
+/// hipBLAS has a call for groups in its newest versions only.
+void multiply_each(Exec const& exec, std::span<Product const> products) {
+  for (Product const& p : products) multiply(exec, p);
 }
 
 std::string_view device_library() { return "hipBLAS"; }

@@ -1,45 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns products over groups of rows: one expert's tokens after the other's.
-#include "backend.hpp"
-#include "upit/core/error.hpp"
+// Owns products over groups of rows, one expert's tokens after the other's, of every build: their checks.
+#include "grouped_products.hpp"
+#include "product_checks.hpp"
 #include "upit/core/profile.hpp"
-#include "upit/linalg/gemm.hpp"
 
 namespace upit {
 namespace {
 
-// An expert's tokens are another number in every step: a kernel made for it would hardly come again, and with
-// a few hundred tokens the one for any extents was measured as fast within 2 %.
-constexpr auto kKernel = backend::Bf16Kernel::general;
+template <class T, class TC>
+void multiply_checked(Exec const& exec, backend::GroupedProducts<T, TC> const& p) {
+  for (Index e = 0; e < p.groups; ++e) {
+    expect(p.offset[e] <= p.offset[e + 1], "grouped_gemm: offsets fall");
+    auto const one = p[e];
+    check_product(p.a, p.b, one.m, one.n, one.k, p.lda, p.ldb, p.ldc);
+  }
+  backend::multiply_groups(exec, p);
+}
 
 }  // namespace
 
 template <class T, class TC>
-void grouped_gemm([[maybe_unused]] Exec const& exec, Index groups, Index const* offset, Op b, Index n,
-                  Index k, Real<T> alpha, T const* A, Index lda, T const* B, Index ldb, Index stride_b,
-                  Real<T> beta, TC* C, Index ldc) {
+void grouped_gemm(Exec const& exec, Index groups, Index const* offset, Op b, Index n, Index k, Real<T> alpha,
+                  T const* A, Index lda, T const* B, Index ldb, Index stride_b, Real<T> beta, TC* C,
+                  Index ldc) {
   ProductRegion const region("upit::grouped_gemm", groups, offset[groups] - offset[0], n, k, false,
                              b == Op::transpose);
-  for (Index e = 0; e < groups; ++e) {
-    Index const begin = offset[e], count = offset[e + 1] - begin;
-    expect(count >= 0, "grouped_gemm: offsets fall");
-    backend::multiply<T, TC>(Op::none, b, count, n, k, alpha, A + begin * lda, lda, B + e * stride_b, ldb,
-                             beta, C + begin * ldc, ldc, kKernel);
-  }
+  multiply_checked<T, TC>(
+      exec, {Op::none, b, groups, offset, 0, n, k, alpha, beta, A, lda, B, ldb, C, ldc, stride_b});
 }
 
 template <class T, class TC>
-void grouped_gemm_transposed([[maybe_unused]] Exec const& exec, Index groups, Index const* offset, Index m,
-                             Index n, Real<T> alpha, T const* A, Index lda, T const* B, Index ldb,
-                             Real<T> beta, TC* C, Index ldc, Index stride_c) {
+void grouped_gemm_transposed(Exec const& exec, Index groups, Index const* offset, Index m, Index n,
+                             Real<T> alpha, T const* A, Index lda, T const* B, Index ldb, Real<T> beta, TC* C,
+                             Index ldc, Index stride_c) {
   ProductRegion const region("upit::grouped_gemm_transposed", groups, m, n, offset[groups] - offset[0], true,
                              false);
-  for (Index e = 0; e < groups; ++e) {
-    Index const begin = offset[e], count = offset[e + 1] - begin;
-    expect(count >= 0, "grouped_gemm_transposed: offsets fall");
-    backend::multiply<T, TC>(Op::transpose, Op::none, m, n, count, alpha, A + begin * lda, lda,
-                             B + begin * ldb, ldb, beta, C + e * stride_c, ldc, kKernel);
-  }
+  multiply_checked<T, TC>(exec, {Op::transpose, Op::none, groups, offset, m, n, 0, alpha, beta, A, lda, B,
+                                 ldb, C, ldc, stride_c});
 }
 
 #define UPIT_INSTANTIATE(T, TC)                                                                            \

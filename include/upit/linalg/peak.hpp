@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "upit/core/types.hpp"
 
@@ -35,7 +36,7 @@ class GemmPeak {
   /// Single precision: "OpenBLAS", and "oneDNN" where it is linked. bf16: the two kernels of oneDNN, each
   /// with results in bfloat16 and in float; nothing where there are no such products. On a device its one
   /// library.
-  std::span<std::string_view const> libraries() const;
+  std::vector<std::string_view> libraries() const;
 
   /// GFLOP/s (2 m n k each) of the best of `repeats` products by library number `library`.
   double measure(Index library, ProductShape const& shape, Index repeats) const;
