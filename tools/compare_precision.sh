@@ -63,7 +63,7 @@ shift 3
 launch() {
   name=$1 precision=$2 count=${3%% *} keys=${3#"${3%% *}"}
   shift 3
-  echo "compare_precision: $deck in $precision on $count ranks, into $directory/$name" >&2
+  echo "compare_precision: $deck in $precision, ranks $count, into $directory/$name" >&2
   # shellcheck disable=SC2086  # a launcher has words, and so have keys
   $launcher "$count" "$upit" "$deck" "run.directory=$directory/$name" "train.precision=$precision" \
     run.log_every=1 "$@" $keys </dev/null >"$directory/$name.log" 2>&1 ||
@@ -77,7 +77,7 @@ launch bf16 bf16 "$ranks" "$@"
 
 set -- "$directory/fp32/metrics.csv" "$directory/bf16/metrics.csv"
 [ -z "$beside" ] || set -- "$@" "$directory/beside/metrics.csv"
-echo "$deck, $("$upit" --version </dev/null | head -n 1): bf16 against fp32 on $ranks ranks${beside:+; beside it fp32 on ranks $beside}. In per cent of the fp32 loss."
+echo "$deck, $("$upit" --version </dev/null | head -n 1): bf16 against fp32, ranks $ranks${beside:+; beside it fp32, ranks $beside}. In per cent of the fp32 loss."
 echo
 awk -F, -v bias="$bias" -v size="$size" -v most="$steps" -v beside="$beside" '
   function stop(what) { printf "compare_precision: %s\n", what | "cat >&2"; failed = 1; exit 1 }
