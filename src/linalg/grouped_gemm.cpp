@@ -2,7 +2,7 @@
 // Owns products over groups of rows: one expert's tokens after the other's.
 #include "backend.hpp"
 #include "upit/core/error.hpp"
-#include "upit/core/profile.hpp"
+#include "upit/core/product_region.hpp"
 #include "upit/linalg/gemm.hpp"
 
 namespace upit {
