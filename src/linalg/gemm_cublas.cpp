@@ -3,7 +3,6 @@
 #include <cublas_v2.h>
 #include <fmt/format.h>
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -15,8 +14,6 @@
 namespace upit {
 namespace backend {
 namespace {
-
-std::atomic<bool> tf32{false};
 
 void check(cublasStatus_t status, char const* call) {
   require(status == CUBLAS_STATUS_SUCCESS, fmt::format("{}: {}", call, cublasGetStatusString(status)));
@@ -81,7 +78,7 @@ cudaDataType type_of(Storage storage) {
 
 cublasComputeType_t compute_type(Storage in) {
   if (in == Storage::f64) return CUBLAS_COMPUTE_64F;
-  return in == Storage::f32 && tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  return in == Storage::f32 && tf32_allowed() ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
 }
 
 cublasOperation_t flag(Op op) { return op == Op::none ? CUBLAS_OP_N : CUBLAS_OP_T; }
@@ -114,7 +111,6 @@ std::string_view device_library() { return "cuBLAS"; }
 
 }  // namespace backend
 
-bool has_tf32() { return true; }
-void allow_tf32(bool on) { backend::tf32 = on; }
+bool has_tf32() { return Exec().cuda_device_prop().major >= 8; }
 
 }  // namespace upit

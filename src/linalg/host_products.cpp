@@ -17,7 +17,6 @@ void batched_gemm(Exec const& exec, Op a, Op b, Index batch, Index m, Index n, I
 }
 
 bool has_tf32() { return false; }
-void allow_tf32(bool) {}
 
 #define UPIT_INSTANTIATE(T, TC)                                                               \
   template void batched_gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Index, Real<T>, \
