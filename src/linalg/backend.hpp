@@ -19,6 +19,9 @@ void gemm_blas(Op a, Op b, Index m, Index n, Index k, double alpha, double const
 void gemm_onednn(Op a, Op b, Index m, Index n, Index k, float alpha, float const* A, Index lda,
                  float const* B, Index ldb, float beta, float* C, Index ldc);
 
+/// Elements of that copy; 0 where there is none.
+Index onednn_copy(Op b, Index m, Index n, Index k);
+
 /// The same without a copy, for any thread; on that thread alone inside a parallel region.
 void gemm_onednn_in_thread(Op a, Op b, Index m, Index n, Index k, float alpha, float const* A, Index lda,
                            float const* B, Index ldb, float beta, float* C, Index ldc);
@@ -27,14 +30,17 @@ void gemm_onednn_in_thread(Op a, Op b, Index m, Index n, Index k, float alpha, f
 /// for a shape, for as many shapes as fit a bounded cache, and one scratch buffer. Throws `std::logic_error`
 /// with oneDNN's status where it has no such product for this processor.
 ///
-/// oneDNN has two kernels: one is compiled for fixed extents, a third of a millisecond once a shape, and works
-/// in our scratch; one takes any extents, and allocates its packed blocks itself while it runs. `by_shape`
-/// picks one; `general` is for extents that rarely come again.
+/// oneDNN has two kernels: one is compiled for fixed extents, a third of a millisecond once a shape, and
+/// works in our scratch; one takes any extents, and allocates its packed blocks itself while it runs.
+/// `by_shape` picks one; `general` is for extents that rarely come again.
 enum class Bf16Kernel { by_shape, fixed, general };
 template <class TC>
 void gemm_bf16(Op a, Op b, Index m, Index n, Index k, float alpha, bfloat16 const* A, Index lda,
                bfloat16 const* B, Index ldb, float beta, TC* C, Index ldc,
                Bf16Kernel kernel = Bf16Kernel::by_shape);
+
+/// Bytes of its scratch for such a product with `Bf16Kernel::by_shape`; 0 where oneDNN allocates itself.
+Index bf16_scratch(Op a, Op b, Index m, Index n, Index k);
 
 /// The product of `gemm`, arguments checked, by the library that the rule picks.
 template <class T, class TC>

@@ -3,7 +3,7 @@
 // call for the rest.
 #include "device_product.hpp"
 #include "product_checks.hpp"
-#include "upit/core/profile.hpp"
+#include "upit/core/product_region.hpp"
 #include "upit/linalg/batched_gemm.hpp"
 
 namespace upit {
@@ -89,6 +89,14 @@ void grouped_gemm_transposed(Exec const& exec, Index groups, Index const* offset
 /// Every device that CUDA 12 or ROCm 5 serve multiplies bfloat16 in units of its own, from sm_80 and gfx90a
 /// on.
 Bf16Products bf16_products() { return Bf16Products::native; }
+
+template <class T>
+Index gemm_kept_bytes(Op, Op, Index, Index, Index) {
+  return 0;
+}
+template Index gemm_kept_bytes<float>(Op, Op, Index, Index, Index);
+template Index gemm_kept_bytes<double>(Op, Op, Index, Index, Index);
+template Index gemm_kept_bytes<bfloat16>(Op, Op, Index, Index, Index);
 
 #define UPIT_INSTANTIATE(T, TC)                                                                            \
   template void gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Real<T>, T const*, Index, T const*,  \
