@@ -109,9 +109,10 @@ build() {
   local directory=$root/build/$preset configured options=() more=()
   local mark=$directory/.upit-setup
   # A Kokkos of our own says what it was built with and for; a build made with another one starts afresh.
-  configured=$(cat "$kokkos/upit-stamp" 2>/dev/null || echo "installed Kokkos"; echo "in $kokkos"; sha256sum <"$root/CMakePresets.json")
+  configured=$(cat "$kokkos/upit-stamp" 2>/dev/null || echo "installed Kokkos"; echo "in $kokkos"; sha256sum <"$root/CMakePresets.json"
+    [[ -z ${UPIT_OPTIONS:-} ]] || echo "with $UPIT_OPTIONS")
   if [[ -f $mark && $(<"$mark") != "$configured" ]]; then
-    say "build/$preset was made with another Kokkos, preset or processor: starting afresh"
+    say "build/$preset was made with another Kokkos, preset, processor or UPIT_OPTIONS: starting afresh"
     rm -rf "$directory"
   fi
   export CCACHE_EXTRAFILES=$prefix/processor # -march=native means what this file says

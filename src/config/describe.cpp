@@ -163,7 +163,7 @@ DeckTable describe_train(TrainDeck& d) {
            "stay fp32, "
            "and so do files."},
           {"tf32", &d.tf32, any_bool(), "",
-           "NVIDIA devices only: products of fp32 matrices, those of routers too, round their inputs to "
+           "NVIDIA devices only: products of fp32 matrices, except those of routers, round their inputs to "
            "TF32, 10 bits behind the point, and add in fp32."},
       }};
 }

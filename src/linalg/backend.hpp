@@ -19,6 +19,9 @@ void gemm_blas(Op a, Op b, Index m, Index n, Index k, double alpha, double const
 void gemm_onednn(Op a, Op b, Index m, Index n, Index k, float alpha, float const* A, Index lda,
                  float const* B, Index ldb, float beta, float* C, Index ldc);
 
+/// Elements of that copy; 0 where there is none.
+Index onednn_copy(Op b, Index m, Index n, Index k);
+
 /// The same without a copy, for any thread; on that thread alone inside a parallel region.
 void gemm_onednn_in_thread(Op a, Op b, Index m, Index n, Index k, float alpha, float const* A, Index lda,
                            float const* B, Index ldb, float beta, float* C, Index ldc);
@@ -35,6 +38,9 @@ template <class TC>
 void gemm_bf16(Op a, Op b, Index m, Index n, Index k, float alpha, bfloat16 const* A, Index lda,
                bfloat16 const* B, Index ldb, float beta, TC* C, Index ldc,
                Bf16Kernel kernel = Bf16Kernel::by_shape);
+
+/// Bytes of its scratch for such a product with `Bf16Kernel::by_shape`; 0 where oneDNN allocates itself.
+Index bf16_scratch(Op a, Op b, Index m, Index n, Index k);
 
 /// The product of `gemm`, arguments checked, by the library that the rule picks.
 template <class T, class TC>

@@ -10,7 +10,7 @@
 #include "backend.hpp"
 #include "product_checks.hpp"
 #include "upit/core/error.hpp"
-#include "upit/core/profile.hpp"
+#include "upit/core/product_region.hpp"
 
 namespace upit {
 namespace {
@@ -78,6 +78,18 @@ void gemm(Exec const& exec, Op a, Op b, Index m, Index n, Index k, Real<T> alpha
 }
 
 template <class T>
+Index gemm_kept_bytes(Op a, Op b, Index m, Index n, Index k) {
+  if (m == 0 || n == 0 || k == 0) return 0;
+  if constexpr (kHasOnednn && std::is_same_v<T, float>)
+    return static_cast<Index>(sizeof(float)) * backend::onednn_copy(b, m, n, k);
+#ifdef UPIT_HAS_ONEDNN_BF16
+  if constexpr (std::is_same_v<T, bfloat16>) return backend::bf16_scratch(a, b, m, n, k);
+#endif
+  (void)a, (void)b;
+  return 0;
+}
+
+template <class T>
 void gemm_in_thread(Op a, Op b, Index m, Index n, Index k, T alpha, T const* A, Index lda, T const* B,
                     Index ldb, T beta, T* C, Index ldc) {
   check(a, b, m, n, k, lda, ldb, ldc);
@@ -110,5 +122,8 @@ UPIT_INSTANTIATE(bfloat16, float)
 UPIT_INSTANTIATE(float)
 UPIT_INSTANTIATE(double)
 #undef UPIT_INSTANTIATE
+template Index gemm_kept_bytes<float>(Op, Op, Index, Index, Index);
+template Index gemm_kept_bytes<double>(Op, Op, Index, Index, Index);
+template Index gemm_kept_bytes<bfloat16>(Op, Op, Index, Index, Index);
 
 }  // namespace upit

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 
@@ -17,8 +16,6 @@
 namespace upit {
 namespace backend {
 namespace {
-
-std::atomic<bool> tf32{false};
 
 void check(cublasStatus_t status, char const* call) {
   require(status == CUBLAS_STATUS_SUCCESS, fmt::format("{}: {}", call, cublasGetStatusString(status)));
@@ -80,7 +77,7 @@ cudaDataType type_of(Storage storage) {
 
 cublasComputeType_t compute_type(Storage in) {
   if (in == Storage::f64) return CUBLAS_COMPUTE_64F;
-  return in == Storage::f32 && tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  return in == Storage::f32 && tf32_allowed() ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
 }
 
 cublasOperation_t flag(Op op) { return op == Op::none ? CUBLAS_OP_N : CUBLAS_OP_T; }
@@ -189,7 +186,6 @@ std::string_view device_library() { return "cuBLAS"; }
 
 }  // namespace backend
 
-bool has_tf32() { return true; }
-void allow_tf32(bool on) { backend::tf32 = on; }
+bool has_tf32() { return Exec().cuda_device_prop().major >= 8; }
 
 }  // namespace upit

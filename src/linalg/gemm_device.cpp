@@ -5,7 +5,7 @@
 #include "device_product.hpp"
 #include "grouped_products.hpp"
 #include "product_checks.hpp"
-#include "upit/core/profile.hpp"
+#include "upit/core/product_region.hpp"
 #include "upit/linalg/batched_gemm.hpp"
 
 namespace upit {
@@ -93,6 +93,14 @@ void backend::multiply_groups(Exec const& exec, GroupedProducts<T, TC> const& pr
 /// Every device that CUDA 12 or ROCm 5 serve multiplies bfloat16 in units of its own, from sm_80 and gfx90a
 /// on.
 Bf16Products bf16_products() { return Bf16Products::native; }
+
+template <class T>
+Index gemm_kept_bytes(Op, Op, Index, Index, Index) {
+  return 0;
+}
+template Index gemm_kept_bytes<float>(Op, Op, Index, Index, Index);
+template Index gemm_kept_bytes<double>(Op, Op, Index, Index, Index);
+template Index gemm_kept_bytes<bfloat16>(Op, Op, Index, Index, Index);
 
 #define UPIT_INSTANTIATE(T, TC)                                                                            \
   template void gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Real<T>, T const*, Index, T const*,  \

@@ -100,6 +100,5 @@ std::string_view device_library() { return "hipBLAS"; }
 }  // namespace backend
 
 bool has_tf32() { return false; }
-void allow_tf32(bool) {}
 
 }  // namespace upit

@@ -41,6 +41,10 @@ constexpr Index kRowsWorthACopy = 16;
 
 }  // namespace
 
+Index onednn_copy(Op b, Index m, Index n, Index k) {
+  return b == Op::transpose && m >= kRowsWorthACopy ? n * k : 0;
+}
+
 void gemm_onednn_in_thread(Op a, Op b, Index m, Index n, Index k, float alpha, float const* A, Index lda,
                            float const* B, Index ldb, float beta, float* C, Index ldc) {
   auto const flag = [](Op op) { return op == Op::none ? 'N' : 'T'; };
@@ -51,9 +55,9 @@ void gemm_onednn_in_thread(Op a, Op b, Index m, Index n, Index k, float alpha, f
 
 void gemm_onednn(Op a, Op b, Index m, Index n, Index k, float alpha, float const* A, Index lda,
                  float const* B, Index ldb, float beta, float* C, Index ldc) {
-  if (b == Op::transpose && m >= kRowsWorthACopy) {
+  if (Index const size = onednn_copy(b, m, n, k); size > 0) {
     static Transposed transposed;
-    float* const copy = transposed.of(n * k);
+    float* const copy = transposed.of(size);
     transpose_on_host(n, k, B, ldb, copy);
     gemm_onednn_in_thread(a, Op::none, m, n, k, alpha, A, lda, copy, n, beta, C, ldc);
   } else {

@@ -95,6 +95,12 @@ class Products {
     succeed(dnnl_set_primitive_cache_capacity(0), "dnnl_set_primitive_cache_capacity");
   }
 
+  /// As `multiply` would take, by shape.
+  Index scratch_bytes(Product const& p) {
+    std::lock_guard const lock(mutex_);
+    return make(p, shapes_of(p, prefers_general(p))).scratch;
+  }
+
   void multiply(Product const& p, Bf16Kernel kernel, void const* a, void const* b, void* c) {
     std::lock_guard const lock(mutex_);
     void* const address[3] = {const_cast<void*>(a), const_cast<void*>(b), c};
@@ -220,11 +226,21 @@ class Products {
 
 }  // namespace
 
+Products& products() {
+  static Products all;  // library handles; nothing here outlives Kokkos' memory
+  return all;
+}
+
+Index bf16_scratch(Op a, Op b, Index m, Index n, Index k) {
+  Index const lda = a == Op::none ? k : m, ldb = b == Op::none ? n : k;
+  return products().scratch_bytes({a, b, m, n, k, lda, ldb, n, 1.0F, 0.0F, false});
+}
+
 template <class TC>
 void gemm_bf16(Op a, Op b, Index m, Index n, Index k, float alpha, bfloat16 const* A, Index lda,
                bfloat16 const* B, Index ldb, float beta, TC* C, Index ldc, Bf16Kernel kernel) {
-  static Products products;  // library handles; nothing here outlives Kokkos' memory
-  products.multiply({a, b, m, n, k, lda, ldb, ldc, alpha, beta, std::is_same_v<TC, float>}, kernel, A, B, C);
+  products().multiply({a, b, m, n, k, lda, ldb, ldc, alpha, beta, std::is_same_v<TC, float>}, kernel, A, B,
+                      C);
 }
 
 template void gemm_bf16(Op, Op, Index, Index, Index, float, bfloat16 const*, Index, bfloat16 const*, Index,

@@ -2,7 +2,7 @@
 // Owns products over groups of rows, one expert's tokens after the other's, of every build: their checks.
 #include "grouped_products.hpp"
 #include "product_checks.hpp"
-#include "upit/core/profile.hpp"
+#include "upit/core/product_region.hpp"
 
 namespace upit {
 namespace {

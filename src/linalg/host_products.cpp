@@ -30,7 +30,6 @@ void backend::multiply_groups(Exec const&, GroupedProducts<T, TC> const& p) {
 }
 
 bool has_tf32() { return false; }
-void allow_tf32(bool) {}
 
 #define UPIT_INSTANTIATE(T, TC)                                                                            \
   template void batched_gemm<T, TC>(Exec const&, Op, Op, Index, Index, Index, Index, Real<T>,              \

@@ -6,19 +6,26 @@
 
 #include "bench_profile.hpp"
 #include "commands.hpp"
+#include "upit/core/error.hpp"
 #include "upit/io/files.hpp"
+#include "upit/linalg/tf32.hpp"
 
 namespace upit {
 namespace {
 
 using nlohmann::json;
 
+std::string precision_words(BenchOptions const& o) {
+  return std::string(name_of(o.precision)) + (o.tf32 ? " with products in TF32" : "");
+}
+
 json to_json(BenchOptions const& o, BenchReport const& report, std::string const& surroundings, int ranks) {
   ModelConfig const& m = o.model;
   json out;
   out["surroundings"] = surroundings;
   out["ranks"] = ranks;
-  out["precision"] = o.precision == Precision::bf16 ? "bf16" : "fp32";
+  out["precision"] = name_of(o.precision);
+  out["tf32"] = o.tf32;
   out["shapes"] = {{"width", m.width},      {"layers", m.layers},
                    {"heads", m.heads},      {"kv_heads", m.kv_heads},
                    {"ffn", m.ffn},          {"vocabulary", m.vocabulary},
@@ -61,13 +68,18 @@ int bench(BenchCommand const& command, std::string const& surroundings, Communic
           Console& console) {
   BenchOptions const& o = command.options;
   ModelConfig const& m = o.model;
+  world.agree([&] {
+    require(!o.tf32 || has_tf32(),
+            "--tf32 needs a build for NVIDIA devices and one of compute capability 8.0 or more; without it "
+            "products are those of fp32");
+  });
+  allow_tf32(o.tf32);
   console.say(surroundings);
   console.say(fmt::format(
       "d {}, L {}, H {}, G {}, f {}, V {}; {} x {} tokens a step over all ranks; r {}, E {}, K {}, {}; "
       "groups of {}; {}",
       m.width, m.layers, m.heads, m.kv_heads, m.ffn, m.vocabulary, o.sequences, m.context, o.rank, o.experts,
-      o.active, o.mix == LoraMix::ffn ? "ffn" : "branch", o.group,
-      o.precision == Precision::bf16 ? "bf16" : "fp32"));
+      o.active, o.mix == LoraMix::ffn ? "ffn" : "branch", o.group, precision_words(o)));
   BenchReport const report = run_bench(world, o, console);
   Table table({"case", "ms best", "median", "tokens/s best", "median", "GFLOP/s best", "median", "share best",
                "median", "peak bytes a rank"});

@@ -15,7 +15,7 @@ namespace upit {
 /// within, its own_seconds do not.
 nlohmann::json profile_json(BenchCase const& c, BenchOptions const& options);
 
-/// Regions to the third level, then every kernel, copy and product by time; `ceiling` of one rank, GFLOP/s.
+/// Regions to the fourth level, then every kernel, copy and product by time; `ceiling` of one rank, GFLOP/s.
 void say_profile(Console& console, BenchCase const& c, BenchOptions const& options, double ceiling);
 
 }  // namespace upit

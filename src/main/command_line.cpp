@@ -136,6 +136,8 @@ void add_bench(CLI::App& app, Words& w) {
   app.add_option("--precision", w.precision, "type of weights and activations, and of the ceiling's products")
       ->check(CLI::IsMember({"fp32", "bf16"}))
       ->capture_default_str();
+  app.add_flag("--tf32", o.tf32,
+               "fp32 products, the ceiling's too, round their inputs to TF32; NVIDIA devices only");
   app.add_option("--mix", w.mix, "where experts are summed: in each linear, or after whole FFNs")
       ->check(CLI::IsMember({"branch", "ffn"}))
       ->capture_default_str();
@@ -167,7 +169,7 @@ Command bench_command(Words w) {
   o.model.head_width = o.model.width / o.model.heads;
   o.ceiling_each = w.ceiling == "each";
   o.mix = w.mix == "ffn" ? LoraMix::ffn : LoraMix::branch;
-  o.precision = w.precision == "bf16" ? Precision::bf16 : Precision::fp32;
+  o.precision = precision_named(w.precision);
   if (!w.cases.empty()) o.cases.clear();
   for (auto const& name : w.cases) {
     for (auto const kind : {BenchKind::dense, BenchKind::dense_wide, BenchKind::lora, BenchKind::ffn_moe,

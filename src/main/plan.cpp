@@ -9,6 +9,7 @@
 #include "upit/core/error.hpp"
 #include "upit/kernels/adamw.hpp"
 #include "upit/model/model.hpp"
+#include "upit/model/product_memory.hpp"
 #include "upit/text/batches.hpp"
 #include "upit/upcycle/base_shapes.hpp"
 #include "upit/upcycle/buckets.hpp"
@@ -150,7 +151,8 @@ StagePlan Planner::training(std::string name, BatchPlan const& batches, double e
   // Gradient and two moments in fp32; the blocks of the norm.
   s.memory = weight_bytes(deck_, table) + 3 * kFloat * gradient +
              static_cast<Index>(sizeof(double)) * kernels::squared_norm_blocks(gradient) +
-             spread_workspace_bytes(deck_, plan_.model, expert, s.tokens, true);
+             spread_workspace_bytes(deck_, plan_.model, expert, s.tokens, true) +
+             product_bytes(upcycle::precision_of(deck_), plan_.model, expert, table, s.tokens, true);
   Index const experts = table.gradient_of(Group::expert).count;
   Index const holders = expert.mixes_ffns() ? ranks / deck_.parallel.expert : ranks;
   s.sent = ring_bytes(kFloat * (gradient - experts), ranks) + ring_bytes(kFloat * experts, holders);
@@ -242,8 +244,10 @@ void Planner::evaluate() {
   ExpertConfig const expert = upcycle::moe_experts(deck_, deck_.expert.count);
   Index const sequences = std::min(deck_.evaluate.micro_batch, data_.held_out.size());
   s.tokens = (sequences + ranks_ - 1) / ranks_ * data_.held_out.longest();
-  s.memory = weight_bytes(deck_, ParameterTable(plan_.model, expert, {}, most_held(deck_, expert))) +
-             spread_workspace_bytes(deck_, plan_.model, expert, s.tokens, false);
+  ParameterTable const table(plan_.model, expert, {}, most_held(deck_, expert));
+  s.memory = weight_bytes(deck_, table) +
+             spread_workspace_bytes(deck_, plan_.model, expert, s.tokens, false) +
+             product_bytes(upcycle::precision_of(deck_), plan_.model, expert, table, s.tokens, false);
   plan_.stages.push_back(s);
 }
 

@@ -19,7 +19,7 @@ struct StagePlan {
   Index passes = 0;     // micro-steps a step
   Index tokens = 0;     // most tokens of one rank in one pass
   Index trained = 0;    // parameters
-  Index memory = 0;     // weights, gradients, moments and workspace of a rank
+  Index memory = 0;     // weights, gradients, moments, workspace and scratch of a rank
   Index sent = 0;       // of a rank in a step, at least: a ring of all ranks
   Index files = 0;      // that stay
   Index temporary = 0;  // restart states, while the stage runs

@@ -8,8 +8,8 @@
 namespace upit {
 namespace {
 
-/// Elements of 8 bytes that hold n sample ids and five arrays of n int.
-Index packed_size(Index n) { return n + (5 * n + 1) / 2; }
+/// Elements of 8 bytes that hold n sample ids and four arrays of n int.
+Index packed_size(Index n) { return n + 2 * n; }
 
 }  // namespace
 
@@ -56,13 +56,12 @@ void Batch::assign(HostBatch const& host) {
   int* const integers = reinterpret_cast<int*>(staging_.data() + n);
   std::ranges::copy(host.token, integers);
   std::ranges::copy(host.position, integers + n);
-  std::ranges::copy(host.target, integers + 2 * n);
   targets_ = 0;
   for (Index i = 0; i < n; ++i) {
     int const target = host.target[at(i)];
     if (target < 0) continue;
-    integers[3 * n + targets_] = static_cast<int>(i);
-    integers[4 * n + targets_] = target;
+    integers[2 * n + targets_] = static_cast<int>(i);
+    integers[3 * n + targets_] = target;
     ++targets_;
   }
   Index const size = packed_size(n);

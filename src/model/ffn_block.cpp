@@ -9,6 +9,7 @@
 #include "upit/kernels/low_rank_gate.hpp"
 #include "upit/kernels/router.hpp"
 #include "upit/kernels/swiglu.hpp"
+#include "upit/linalg/tf32.hpp"
 #include "upit/model/ffn_experts.hpp"
 #include "upit/model/products.hpp"
 
@@ -127,6 +128,7 @@ template void backward_through_a(FfnPass<bfloat16> const&);
 template <class T>
 void route_tokens(FfnPass<T> const& p) {
   auto const& s = p.state;
+  FullFp32 const digits;
   linear<Real<T>>(p.exec, detail::router_input(p), p.parameter.router.weight, s.logits);
   if (p.expert.router != RouterUse::gate) return;
   bool const softmax_first = p.expert.order == RouterOrder::softmax_topk;
@@ -176,6 +178,7 @@ void ffn_backward(FfnPass<T> const& p, View1<Real<T>> const& balance, bool need_
                                       balance, t.dlogits);
   }
   auto const& router = p.parameter.router;
+  FullFp32 const digits;
   if (router.trained()) {
     linear_backward_weight<Real<T>>(p.exec, t.dlogits, detail::router_input(p), router.gradient);
   }

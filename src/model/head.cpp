@@ -36,6 +36,12 @@ V uninitialised(char const* name, auto... extents) {
 
 }  // namespace
 
+// No chunk is larger than those of the most targets, rounding included.
+Index head_rows(Index vocabulary, Index max_tokens) {
+  constexpr Index kRounding = 16;
+  return std::min(largest_chunk(vocabulary), max_tokens) + kRounding;
+}
+
 template <class T>
 Head<T>::Head(ModelConfig const& model, Index max_tokens, bool with_backward)
     : vocabulary_(model.vocabulary),
@@ -43,9 +49,7 @@ Head<T>::Head(ModelConfig const& model, Index max_tokens, bool with_backward)
       drows_(uninitialised<View2<T>>("drows", with_backward ? max_tokens : 0, model.width)),
       nll_("upit::head.nll", max_tokens),
       nll_copy_("upit::head.nll_copy", max_tokens) {
-  // No chunk is larger than those of the most targets, rounding included.
-  constexpr Index kRounding = 16;
-  Index const chunk = std::min(largest_chunk(vocabulary_), max_tokens) + kRounding;
+  Index const chunk = head_rows(vocabulary_, max_tokens);
   Index const blocks = kernels::vocabulary_blocks(vocabulary_);
   logits_ = uninitialised<View1<Real<T>>>("logits", chunk * vocabulary_);
   largest_ = uninitialised<View1<Real<T>>>("largest", chunk * blocks);

@@ -9,13 +9,13 @@ namespace {
 /// Calls f(transformer, weights of its type).
 template <class Any, class R, class F>
 auto with(Any& any, ModelWeights<R> const& weights, F const& f) {
-  if (auto* const single = std::get_if<0>(&any)) {
+  if (auto* const real = std::get_if<0>(&any)) {
     expect(weights.precision == Precision::fp32, "a model in fp32 was given bf16 weights");
-    return f(*single, weights.single);
+    return f(*real, weights.fp32);
   }
   if constexpr (std::is_same_v<R, float>) {
     expect(weights.precision == Precision::bf16, "a model in bf16 was given fp32 weights");
-    return f(std::get<1>(any), weights.half);
+    return f(std::get<1>(any), weights.bf16);
   } else {
     fail("checks in double have no 16-bit model");
   }
@@ -66,12 +66,6 @@ void Model<R>::backward(Exec const& exec, ModelWeights<R> const& weights, Batch 
                         View1<R> const& gradient) {
   with(any_, weights,
        [&](auto& model, auto const& w) { model.backward(exec, w, batch, options, balance, gradient); });
-}
-
-template <class R>
-std::vector<double> Model<R>::logits(Exec const& exec, ModelWeights<R> const& weights,
-                                     std::vector<int> const& row) {
-  return with(any_, weights, [&](auto& model, auto const& w) { return model.logits(exec, w, row); });
 }
 
 template <class R>

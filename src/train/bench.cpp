@@ -120,10 +120,10 @@ using CaseTrainer = std::unique_ptr<Trainer<float>>;
 /// Whether the two have the same backbone; then the values of `to` are those of `from`.
 bool copy_backbone(ModelWeights<float> const& from, ModelWeights<float> const& to) {
   auto const differ = [](auto const& a, auto const& b) { return a.extent(0) != b.extent(0); };
-  if (differ(from.single.backbone, to.single.backbone) || differ(from.half.backbone, to.half.backbone))
+  if (differ(from.fp32.backbone, to.fp32.backbone) || differ(from.bf16.backbone, to.bf16.backbone))
     return false;
-  Kokkos::deep_copy(to.single.backbone, from.single.backbone);
-  Kokkos::deep_copy(to.half.backbone, from.half.backbone);
+  Kokkos::deep_copy(to.fp32.backbone, from.fp32.backbone);
+  Kokkos::deep_copy(to.bf16.backbone, from.bf16.backbone);
   return true;
 }
 
@@ -144,10 +144,10 @@ CaseTrainer make_trainer(Communicator const& comm, RankGrid const& grid, BenchOp
   initialise_router(trainer->table(), options.seed, 0, weights);
   // Experts are trained in every case: their masters are here.
   if (kind == BenchKind::ffn_moe) {
-    randomise_experts(trainer->table(), options.seed, weights.single);
+    randomise_experts(trainer->table(), options.seed, weights.fp32);
   } else {
     initialise_lora(trainer->table(), options.seed, weights);
-    randomise_b(trainer->table(), options.seed, weights.single);
+    randomise_b(trainer->table(), options.seed, weights.fp32);
   }
   Exec const exec;
   weights.round(exec);

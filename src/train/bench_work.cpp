@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "upit/core/product_region.hpp"
 #include "upit/kernels/traffic.hpp"
 
 namespace upit {

@@ -27,7 +27,7 @@ void read_part(HuggingFaceWeights const& files, std::string const& name, std::ve
     piece.offset += first + begin;
     View1<float> const device =
         weights.precision == Precision::fp32
-            ? weights.single.tensor(piece)
+            ? weights.fp32.tensor(piece)
             : View1<float>(Kokkos::view_alloc("upit::read_part", Kokkos::WithoutInitializing), count);
     auto const host = Kokkos::create_mirror_view(device);
     files.read(name, begin, std::span<float>(host.data(), static_cast<std::size_t>(count)));

@@ -87,7 +87,7 @@ void read_tensor(H5File const& file, std::string const& name, Tensor const& t, f
 void read_tensor(H5File const& file, std::string const& name, Tensor const& t,
                  ModelWeights<float> const& weights) {
   if (weights.precision == Precision::fp32 || t.group == Group::router) {
-    return read_tensor(file, name, t, data_of(t, weights.single));
+    return read_tensor(file, name, t, data_of(t, weights.fp32));
   }
   View1<float> const values(Kokkos::view_alloc("upit::read_tensor", Kokkos::WithoutInitializing), t.size());
   read_tensor(file, name, t, values.data());
@@ -229,8 +229,8 @@ void write_model_file(std::string const& path, Communicator const& comm, ModelFi
   write_info(file, info);
   for (auto const& t : table.tensors()) {
     if (!wanted(groups, t.group)) continue;
-    if (weights.in_single(t.group)) {
-      write_tensor(file, comm, grid, dataset_name(t), t, data_of(t, weights.single));
+    if (weights.in_fp32(t.group)) {
+      write_tensor(file, comm, grid, dataset_name(t), t, data_of(t, weights.fp32));
       continue;
     }
     expect(!source.empty(), "rounded weights are not written: a file must hold the exact ones");

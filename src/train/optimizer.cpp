@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "upit/train/optimizer.hpp"
 
-#include <cmath>
-
 #include "upit/core/error.hpp"
 #include "upit/core/profiling.hpp"
 
@@ -18,17 +16,6 @@ Optimizer<R>::Optimizer(ParameterTable const& table)
       blocks_("upit::optimizer.blocks", kernels::squared_norm_blocks(table.gradient_extent())),
       norms_("upit::optimizer.norms", 3),
       norms_host_("upit::optimizer.norms_host", 3) {}
-
-template <class R>
-double Optimizer<R>::norm(Exec const& exec, View1<R> const& gradient) const {
-  return std::sqrt(kernels::squared_norm<R>(exec, gradient, blocks_));
-}
-
-template <class R>
-double Optimizer<R>::squared_norm(Exec const& exec, View1<R> const& gradient, Group group) const {
-  auto const& s = stretch_[static_cast<int>(group)];
-  return kernels::squared_norm<R>(exec, View1<R>(gradient.data() + s.first, s.count), blocks_);
-}
 
 template <class R>
 std::array<double, 3> Optimizer<R>::squared_norms(Exec const& exec, View1<R> const& gradient) const {
@@ -52,10 +39,10 @@ void Optimizer<R>::step(Exec const& exec, ModelWeights<R> const& weights, View1<
       return span.group == Group::backbone ? w.backbone : span.group == Group::expert ? w.expert : router;
     };
     auto const at = [&](View1<R> const& v) { return View1<R>(v.data() + span.gradient_offset, span.size); };
-    View1<R> const weight(of_group(weights.single, weights.single.router).data() + span.offset, span.size);
+    View1<R> const weight(of_group(weights.fp32, weights.fp32.router).data() + span.offset, span.size);
     if constexpr (std::is_same_v<R, float>) {
       if (weights.precision == Precision::bf16 && span.group != Group::router) {
-        View1<bfloat16> const rounded(of_group(weights.half, View1<bfloat16>()).data() + span.offset,
+        View1<bfloat16> const rounded(of_group(weights.bf16, View1<bfloat16>()).data() + span.offset,
                                       span.size);
         kernels::adamw_rounded<bfloat16>(exec, at(gradient), weight, rounded, at(first_), at(second_),
                                          settings);

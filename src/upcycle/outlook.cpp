@@ -12,6 +12,7 @@
 #include "upit/text/generator.hpp"
 #include "upit/upcycle/buckets.hpp"
 #include "upit/upcycle/checkpoints.hpp"
+#include "upit/upcycle/training.hpp"
 
 namespace upit::upcycle {
 namespace {
@@ -33,11 +34,12 @@ Index route_steps(Deck const& deck, TokenStore const& training_set) {
 }
 
 void check_outlook(Deck const& deck, Dataset const& data) {
-  require(deck.train.precision != "bf16" || bf16_products() != Bf16Products::none,
+  require(precision_of(deck) != Precision::bf16 || bf16_products() != Bf16Products::none,
           "train.precision = \"bf16\" needs a build with oneDNN 2.x and a processor with AVX-512; "
           "\"fp32\" runs everywhere");
   require(!deck.train.tf32 || has_tf32(),
-          "train.tf32 = true needs a build for NVIDIA devices; false runs everywhere");
+          "train.tf32 = true needs a build for NVIDIA devices and one of compute capability 8.0 or more; "
+          "false runs everywhere");
   if (deck.model.base.empty()) require_documents(deck.pretrain.documents);
   BatchPlan const batches(data.train, deck.data.context, deck.data.packing, deck.train.batch,
                           deck.train.micro_batch, deck.run.seed);
@@ -46,11 +48,10 @@ void check_outlook(Deck const& deck, Dataset const& data) {
 
 std::vector<std::string> outlook_warnings(Deck const& deck, Dataset const& data) {
   std::vector<std::string> warnings;
-  if (deck.train.precision == "bf16" && bf16_products() == Bf16Products::emulated) {
+  if (precision_of(deck) == Precision::bf16 && bf16_products() == Bf16Products::emulated) {
     warnings.push_back(
         "train.precision = \"bf16\": this processor has no 16-bit products (AVX512_BF16); they are emulated, "
-        "and "
-        "\"fp32\" is faster here");
+        "and \"fp32\" is faster here");
   }
   for (auto const& source : data.report.sources) {
     if (source.drawn > 0) continue;

@@ -12,9 +12,7 @@
 
 namespace upit::upcycle {
 
-Precision precision_of(Deck const& deck) {
-  return deck.train.precision == "bf16" ? Precision::bf16 : Precision::fp32;
-}
+Precision precision_of(Deck const& deck) { return precision_named(deck.train.precision); }
 
 TrainerOptions trainer_options(Deck const& deck) {
   TrainerOptions o;

@@ -217,6 +217,10 @@ TEST_P(Commands, BenchWritesWhatItMeasured) {
     EXPECT_THAT(outcome.out, HasSubstr(word));
   }
   expect_one_error(place.launch(GetParam(), {"bench", "--width", "33", "--heads", "2"}), {"--width", "33"});
+  if (std::is_same_v<Exec, HostExec>) {
+    EXPECT_EQ(report.at("tf32"), false);
+    expect_one_error(place.launch(GetParam(), {"bench", "--tf32"}), {"--tf32", "NVIDIA"});
+  }
 }
 
 // A source may be too light for the samples that are asked for.

@@ -122,7 +122,7 @@ TrainingOutcome<T> train(Communicator const& comm, TrainingCase const& c, Index 
   // Whole tensors on every rank: each brings its part, the other ranks' parts are zero.
   Weights<T> const all(whole);
   for (auto const& t : trainer.table().tensors()) {
-    if (!trainer.values().in_single(t.group)) continue;  // frozen and rounded: nothing that training left
+    if (!trainer.values().in_fp32(t.group)) continue;  // frozen and rounded: nothing that training left
     Tensor const& to = whole.find(t.name);
     Index const row = to.size() / to.shape.front();
     Kokkos::deep_copy(View1<T>(all.tensor(to).data() + t.first * row, t.size()), trainer.weights().tensor(t));

@@ -50,7 +50,7 @@ def part_of(row):
         return "attention"
     if label.startswith("cross_entropy"):
         return "cross-entropy"
-    if label in ("adamw", "adamw_rounded", "squared_norm") or label.endswith("deep_copy, fill"):
+    if label in ("adamw", "squared_norm") or label.endswith("deep_copy, fill"):
         return "optimizer"
     return "other kernels"
 

@@ -25,7 +25,7 @@ struct SlotFfn {
 ///
 ///   base      (N, 2F)  in   [gate | up] of the base FFN
 ///   act       (N, F)   out
-///   slot_act  (S, F)   out  sorted: mask * a on devices; hosts keep it in cache and do not write it
+///   slot_act  (S, F)   out  sorted: mask * a on devices; hosts keep it in cache, here it may be empty
 ///   low2      (S, R)   out  sorted
 ///
 /// Enqueued on `exec`, not finished, when it returns.

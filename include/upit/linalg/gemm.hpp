@@ -50,6 +50,12 @@ void grouped_gemm_transposed(Exec const& exec, Index groups, Index const* offset
                              Real<T> alpha, T const* A, Index lda, T const* B, Index ldb, Real<T> beta, TC* C,
                              Index ldc, Index stride_c);
 
+/// Bytes that the library behind `gemm` keeps for the process, beside the arguments, to do such a product:
+/// one buffer for all of them, as large as the largest needs. On hosts a copy of B^T in fp32 and oneDNN's
+/// scratch in bf16. Not in it: what a library allocates itself while a product runs, a device's workspaces.
+template <class T>
+Index gemm_kept_bytes(Op a, Op b, Index m, Index n, Index k);
+
 /// What this build on this processor makes of products of bfloat16.
 enum class Bf16Products {
   none,      // they throw

@@ -38,11 +38,10 @@ class Batch {
   Index tokens() const { return tokens_; }
   View1<int const> token() const { return integers(0, tokens_); }
   View1<int const> position() const { return integers(1, tokens_); }
-  View1<int const> target() const { return integers(2, tokens_); }
   View1<std::uint64_t const> sample() const { return View1<std::uint64_t const>(buffer_.data(), tokens_); }
   std::vector<Index> const& start() const { return start_; }               // on the host
-  View1<int const> target_rows() const { return integers(3, targets_); }   // rows with target >= 0, ascending
-  View1<int const> dense_target() const { return integers(4, targets_); }  // the targets of those rows
+  View1<int const> target_rows() const { return integers(2, targets_); }   // rows with target >= 0, ascending
+  View1<int const> dense_target() const { return integers(3, targets_); }  // the targets of those rows
   Index targets() const { return targets_; }
 
  private:
@@ -52,7 +51,7 @@ class Batch {
   }
 
   Index tokens_ = 0, targets_ = 0, max_tokens_ = 0;
-  View1<std::uint64_t> buffer_;         // sample ids, then five arrays of int
+  View1<std::uint64_t> buffer_;         // sample ids, then four arrays of int
   PinnedView1<std::uint64_t> staging_;  // the same on the host
   std::vector<Index> start_;
 };

@@ -9,6 +9,9 @@
 
 namespace upit {
 
+/// The most targets that meet the head at a time.
+Index head_rows(Index vocabulary, Index max_tokens);
+
 /// Only rows with a target meet the head, and logits exist for one chunk of them: never (N, V).
 template <class T>
 class Head {

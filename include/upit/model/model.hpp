@@ -23,7 +23,6 @@ class Model {
                  PassOptions const& options, View1<R> const& gradient);
   void backward(Exec const& exec, ModelWeights<R> const& weights, Batch const& batch,
                 PassOptions const& options, std::vector<double> const& balance, View1<R> const& gradient);
-  std::vector<double> logits(Exec const& exec, ModelWeights<R> const& weights, std::vector<int> const& row);
 
   Precision precision() const;
   RouterCounts const& router_counts() const;
@@ -39,8 +38,8 @@ class Model {
 
  private:
   // In double there is one precision only.
-  using Half = std::conditional_t<std::is_same_v<R, float>, Transformer<bfloat16>, std::monostate>;
-  using Any = std::variant<Transformer<R>, Half>;
+  using Rounded = std::conditional_t<std::is_same_v<R, float>, Transformer<bfloat16>, std::monostate>;
+  using Any = std::variant<Transformer<R>, Rounded>;
   static Any make(Precision precision, ModelConfig const& model, ExpertConfig const& expert,
                   ParameterTable const& table, Index max_tokens, bool with_backward,
                   ExpertParallel const& parallel);

@@ -2,6 +2,7 @@
 // Owns the choice of what a run computes in, and the values of a model under either choice.
 #pragma once
 
+#include <string_view>
 #include <type_traits>
 
 #include "upit/model/parameters.hpp"
@@ -11,23 +12,28 @@ namespace upit {
 /// Type of weights and activations. Sums, softmax, norms, routers, losses and gradients are at least fp32.
 enum class Precision { fp32, bf16 };
 
+/// "fp32", "bf16": as decks and the command line spell them.
+std::string_view name_of(Precision precision);
+/// Throws `Error` for any other word.
+Precision precision_named(std::string_view name);
+
 /// The values of a model as a run holds them. R is float, or double for checks in double alone.
 template <class R>
 struct ModelWeights {
   Precision precision = Precision::fp32;
   /// fp32: all groups. bf16: routers, and masters of the groups that are trained; others have extent 0.
-  Weights<R> single;
-  /// bf16: what is computed with; its routers are those of `single`. fp32: nothing.
-  Weights<bfloat16> half;
+  Weights<R> fp32;
+  /// bf16: what is computed with; its routers are those of `fp32`. fp32: nothing.
+  Weights<bfloat16> bf16;
 
   ModelWeights() = default;
   /// All in one precision: what tests and small tools have.
-  ModelWeights(Weights<R> const& weights) : single(weights) {}
+  ModelWeights(Weights<R> const& weights) : fp32(weights) {}
   /// Zeros; masters for the groups that `table` trains.
   ModelWeights(Precision precision, ParameterTable const& table);
 
-  /// True if the values of the group are in `single`: what files hold is then exact.
-  bool in_single(Group group) const;
+  /// True if the values of the group are in `fp32`: what files hold is then exact.
+  bool in_fp32(Group group) const;
   /// Rounds what is held in both: after masters were changed by anything but the optimizer.
   void round(Exec const& exec) const;
   Index bytes() const;

@@ -39,6 +39,7 @@ struct BenchOptions {
   double capacity = 2.0;  // as parallel.capacity
   Index chunks = 1;       // as parallel.chunks
   Precision precision = Precision::fp32;
+  bool tf32 = false;     // as train.tf32; of the ceiling's products too
   bool profile = false;  // listen to Kokkos in the timed steps
   // Sample the ceiling around each step; else only before the first and after the last.
   bool ceiling_each = true;

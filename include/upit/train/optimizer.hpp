@@ -16,13 +16,8 @@ class Optimizer {
  public:
   explicit Optimizer(ParameterTable const& table);
 
-  /// Global 2-norm of `gradient` (table.gradient_extent()), in double. Waits for `exec`.
-  double norm(Exec const& exec, View1<R> const& gradient) const;
-
-  /// Its share in the square of that norm: of the gradients of one group. Waits for `exec`.
-  double squared_norm(Exec const& exec, View1<R> const& gradient, Group group) const;
-
-  /// The shares of all groups, by the group's number. Waits for `exec` once.
+  /// Squares of the 2-norm of `gradient` (table.gradient_extent()), group by group in the order of their
+  /// numbers, in double. Waits for `exec` once.
   std::array<double, 3> squared_norms(Exec const& exec, View1<R> const& gradient) const;
 
   /// One step, of masters and their rounded copy where `weights` are bf16. `settings.gradient_scale` is

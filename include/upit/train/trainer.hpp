@@ -55,7 +55,7 @@ class Trainer {
   /// What is trained, and loaded: with bf16 rounding after a change is the caller's (`round`).
   ModelWeights<T> const& values() const { return weights_; }
   /// The same in fp32: with bf16 only what is trained.
-  Weights<T> const& weights() const { return weights_.single; }
+  Weights<T> const& weights() const { return weights_.fp32; }
   Optimizer<T> const& optimizer() const { return optimizer_; }
   Model<T>& model() { return model_; }
   /// Most rounds that a token exchange has taken in this rank's group.

@@ -7,6 +7,7 @@
 
 #include <cmath>
 
+#include "upit/core/product_region.hpp"
 #include "upit/core/profiling.hpp"
 #include "upit/core/timer.hpp"
 

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "support/bf16.hpp"
 #include "support/tiny_data.hpp"
 #include "support/tiny_model.hpp"
-#include "upit/linalg/gemm.hpp"
 
 namespace upit::test {
 namespace {
@@ -19,12 +19,7 @@ struct Bf16Case {
   double dropout = 0.0;
 };
 
-class Bf16Model : public ::testing::TestWithParam<Bf16Case> {
- protected:
-  void SetUp() override {
-    if (bf16_products() == Bf16Products::none) GTEST_SKIP() << "no products of bfloat16 here";
-  }
-};
+using Bf16Model = Bf16Test<Bf16Case>;
 
 /// Weights that both types hold exactly.
 struct SameWeights {
@@ -50,18 +45,6 @@ struct SameWeights {
     put_all(wide.router.data(), std::vector<double>(router.begin(), router.end()));
   }
 };
-
-double norm(std::vector<double> const& x) {
-  double sum = 0.0;
-  for (double const v : x) sum += v * v;
-  return std::sqrt(sum);
-}
-
-double distance(std::vector<double> a, std::vector<double> const& b) {
-  EXPECT_EQ(a.size(), b.size());
-  for (std::size_t i = 0; i < a.size(); ++i) a[i] -= b.at(i);
-  return norm(a);
-}
 
 struct Pass {
   double nll = 0.0;
@@ -106,17 +89,6 @@ std::vector<int> chosen(Pass const& pass, Index active) {
   return experts;
 }
 
-// A number is rounded 11 times a layer on its way through the residual stream, attention and FFN (three
-// norms' worth of sums and outputs, q k v, rotary, attention, gate and up, activation, two branches) and
-// three times around the last norm; its gradient as often again. A rounding to 8 bits errs by at most 2^-8 of
-// the value, 2^-8 / sqrt(6) in the mean square of values spread over a binade; independent errors add in
-// squares, and what amplifies them (norms of vectors of a dozen numbers, the softmax) is bounded by 2 here. A
-// sum that was held in 16 bits over the model's dozen terms would add a dozen roundings to each of these.
-double band(Index layers, bool backward) {
-  double const roundings = static_cast<double>(11 * layers + 3) * (backward ? 2.0 : 1.0);
-  return 2.0 * std::sqrt(roundings / 6.0) * 0x1p-8;
-}
-
 TEST_P(Bf16Model, IsTheModelInDoubleWithinItsRoundings) {
   Bf16Case c = GetParam();
   c.tiny.expert.dropout = c.dropout;
@@ -135,11 +107,11 @@ TEST_P(Bf16Model, IsTheModelInDoubleWithinItsRoundings) {
   ASSERT_TRUE(same);
   double const logits = distance(got.logits, want.logits) / norm(want.logits);
   double const gradient = distance(got.gradient, want.gradient) / norm(want.gradient);
-  EXPECT_LE(logits, band(c.tiny.model.layers, false));
+  EXPECT_LE(logits, rounding_band(c.tiny.model.layers, false));
   EXPECT_GT(logits, 0x1p-12);  // it was computed in 16 bits
-  EXPECT_LE(gradient, band(c.tiny.model.layers, true));
+  EXPECT_LE(gradient, rounding_band(c.tiny.model.layers, true));
   // The loss is a mean over positions, whose errors average out.
-  EXPECT_NEAR(got.nll, want.nll, band(c.tiny.model.layers, false) * want.nll);
+  EXPECT_NEAR(got.nll, want.nll, rounding_band(c.tiny.model.layers, false) * want.nll);
 }
 
 std::vector<Bf16Case> cases() {
