@@ -5,6 +5,11 @@
 #include "upit/kernels/shape.hpp"
 
 namespace upit::kernels {
+namespace {
+
+constexpr Index kAhead = 16;  // heads: some pages of the usual head width
+
+}  // namespace
 
 template <class T>
 void attention_delta(Exec const& exec, View2<T const> out, View2<T const> dout, Index heads,
@@ -20,6 +25,9 @@ void attention_delta(Exec const& exec, View2<T const> out, View2<T const> dout, 
         Index const nh = row_index(row);  // a token's heads lie side by side: (N, H*D) is (N*H, D)
         T const* const o = out.data() + nh * D;
         T const* const g = dout.data() + nh * D;
+        Index const ahead = nh + kAhead < N * heads ? kAhead * D : 0;
+        fetch(o + ahead, D);
+        fetch(g + ahead, D);
         R const dot =
             row_sum<R>(row, D, [=](Index const i) { return static_cast<R>(o[i]) * static_cast<R>(g[i]); });
         row_once(row, [=] { delta.data()[nh] = dot; });

@@ -202,7 +202,10 @@ void combine_slots_backward(Exec const& exec, View2<T const> const& dout, View2<
         Real<T> const g = gate.data()[s];
         Real<T> const dot = row_sum<Real<T>>(
             row, columns, [&](Index const c) { return Real<T>(gradient[c]) * Real<T>(from[c]); });
-        row_for(row, columns, [&](Index const c) { to[c] = T(g * gradient[c]); });
+        Index const next = s + 1 < slots ? s + 1 : s, q = place(next);
+        row_for_fetching(
+            row, columns, [=](Index const c) { to[c] = T(g * gradient[c]); }, y.data() + q * columns,
+            dout.data() + (next / active) * columns, dy.data() + q * columns);
         row_once(row, [&] { dgate.data()[s] += dot; });
       });
 }

@@ -2,6 +2,7 @@
 // Owns dropout with masks keyed by what an element is, so that no mask is stored.
 #include "upit/kernels/dropout.hpp"
 
+#include "upit/kernels/philox.hpp"
 #include "upit/kernels/row.hpp"
 #include "upit/kernels/shape.hpp"
 
@@ -15,19 +16,19 @@ KOKKOS_INLINE_FUNCTION void row_words(Row const& row, Index columns, RandomKey k
                                       F const& f) {
   if constexpr (kHostRows) {
     (void)row;
-    // Sixteen counters at once: as many as a vector holds. The last ones may lie beyond the row.
-    constexpr Index kCounters = 16;
+    constexpr Index kCounters = 16;  // at once; the last ones may lie beyond the row
     constexpr Index kChannels = 4 * kCounters;
     std::uint32_t word[kChannels];
     for (Index begin = 0; begin < columns; begin += kChannels) {
       std::uint64_t const block = static_cast<std::uint64_t>(begin / 4);
 #pragma omp simd
-      for (Index b = 0; b < kCounters; ++b) {
-        RandomBits const bits = random_bits(key, item, block + static_cast<std::uint64_t>(b));
-        word[4 * b] = bits.word[0];
-        word[4 * b + 1] = bits.word[1];
-        word[4 * b + 2] = bits.word[2];
-        word[4 * b + 3] = bits.word[3];
+      for (Index i = 0; i < kCounters; ++i) {
+        std::uint64_t a = item, b = item >> 32, c = block + static_cast<std::uint64_t>(i), d = c >> 32;
+        philox<10>(a, b, c, d, key.low, key.high);
+        word[4 * i] = static_cast<std::uint32_t>(a);
+        word[4 * i + 1] = static_cast<std::uint32_t>(b);
+        word[4 * i + 2] = static_cast<std::uint32_t>(c);
+        word[4 * i + 3] = static_cast<std::uint32_t>(d);
       }
       Index const count = columns - begin < kChannels ? columns - begin : kChannels;
 #pragma omp simd

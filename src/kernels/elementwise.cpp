@@ -24,10 +24,10 @@ Index size(T const& view) {
 }
 
 template <class X, class T>
-void add_span(Exec const& exec, Index n, X const* x, T* y) {
+void add_span(Exec const& exec, char const* label, Index n, X const* x, T* y) {
   using R = Real<T>;
   Kokkos::parallel_for(
-      "upit::add", row_policy(exec, chunks(n), kChunk), KOKKOS_LAMBDA(Row const& row) {
+      label, row_policy(exec, chunks(n), kChunk), KOKKOS_LAMBDA(Row const& row) {
         Index const chunk = row_index(row);
         X const* const from = x + chunk * kChunk;
         T* const to = y + chunk * kChunk;
@@ -75,19 +75,19 @@ void scale_span(Exec const& exec, Index n, Real<T> factor, T* x) {
 template <class T>
 void add(Exec const& exec, View1<T const> x, View1<T> y) {
   expect_shape(x, extent(y, 0), "add: x and y differ in shape");
-  add_span(exec, size(y), x.data(), y.data());
+  add_span(exec, "upit::add", size(y), x.data(), y.data());
 }
 
 template <class T>
 void add(Exec const& exec, View2<T const> x, View2<T> y) {
   expect_shape(x, extent(y, 0), extent(y, 1), "add: x and y differ in shape");
-  add_span(exec, size(y), x.data(), y.data());
+  add_span(exec, "upit::add", size(y), x.data(), y.data());
 }
 
 template <class T>
 void add_wide(Exec const& exec, View2<Real<T> const> x, View2<T> y) {
   expect_shape(x, extent(y, 0), extent(y, 1), "add_wide: x and y differ in shape");
-  add_span(exec, size(y), x.data(), y.data());
+  add_span(exec, "upit::add_wide", size(y), x.data(), y.data());
 }
 
 template <class To, class From>

@@ -23,6 +23,8 @@ void embedding_forward(Exec const& exec, View1<int const> token, View2<T const> 
 
 namespace {
 
+constexpr Index kAhead = 4;  // tokens whose rows of the table are asked for
+
 // Hosts: a thread owns columns and takes the tokens in order.
 template <class T>
 void add_by_column_blocks(Exec const& exec, View1<int const> token, View2<T const> dout,
@@ -33,6 +35,10 @@ void add_by_column_blocks(Exec const& exec, View1<int const> token, View2<T cons
       "upit::embedding_backward", column_policy(exec, C, block), KOKKOS_LAMBDA(Index const b) {
         Index const begin = b * block, width = C - begin < block ? C - begin : block;
         for (Index n = 0; n < N; ++n) {
+          if (n + kAhead < N) {
+            fetch_to_write(dtable.data() + token(n + kAhead) * C + begin, width);
+            fetch(dout.data() + (n + kAhead) * C + begin, width);
+          }
           T const* const from = dout.data() + n * C + begin;
           Real<T>* const to = dtable.data() + token(n) * C + begin;
           row_for(Index{0}, width, [=](Index const c) { to[c] += static_cast<Real<T>>(from[c]); });

@@ -9,15 +9,8 @@ namespace upit::kernels {
 
 namespace {
 
-// R is small: the R or J*R numbers of one (token, expert) or of one slot are one thread's work.
+// The R or J*R numbers of a slot are one thread's work.
 using FlatPolicy = Kokkos::RangePolicy<Exec, Kokkos::IndexType<Index>>;
-
-// Which choice of a token expert e is; -1 if none.
-KOKKOS_INLINE_FUNCTION Index choice_of(int const* chosen, Index active, Index e) {
-  Index choice = -1;
-  for (Index k = 0; k < active; ++k) choice = chosen[k] == e ? k : choice;
-  return choice;
-}
 
 void check_router(Index tokens, Index experts, Index active, Index expert_rows, Index gate_rows,
                   Index gate_columns) {
@@ -41,22 +34,23 @@ void low_rank_gate_forward(Exec const& exec, View2<T const> const& u, View2<int 
   expect_shape(v, tokens, width, "low_rank_gate: v");
   Index const rank = width / (experts * parts);
 
+  Index const choices = active > 0 ? active : 1;
+
   Kokkos::parallel_for(
-      "upit::low_rank_gate_forward", FlatPolicy(exec, 0, tokens * experts), KOKKOS_LAMBDA(Index const item) {
-        Index const n = item / experts;
-        Index const e = item - n * experts;
-        Index const k = choice_of(expert.data() + n * active, active, e);
-        T const* const from = u.data() + n * width + e * parts * rank;
-        T* const to = v.data() + n * width + e * rank;
-        if (active > 0 && k < 0) {
-          for (Index j = 0; j < parts; ++j) {
-            for (Index r = 0; r < rank; ++r) to[j * experts * rank + r] = T(0);
-          }
-          return;
+      "upit::low_rank_gate_forward", row_policy(exec, tokens, width), KOKKOS_LAMBDA(Row const& row) {
+        Index const n = row_index(row);
+        T const* const from = u.data() + n * width;
+        T* const to = v.data() + n * width;
+        if (active > 0) {
+          row_for(row, width, [=](Index const i) { to[i] = T(0); });
+          row_barrier(row);
         }
-        Real<T> const factor = active > 0 ? scale * gate(n, k) : scale;
-        for (Index j = 0; j < parts; ++j) {
-          for (Index r = 0; r < rank; ++r) to[j * experts * rank + r] = T(factor * from[j * rank + r]);
+        for (Index k = 0; k < choices; ++k) {
+          Index const e = active > 0 ? expert.data()[n * active + k] : 0;
+          Real<T> const factor = active > 0 ? scale * gate.data()[n * active + k] : scale;
+          row_for(row, parts, rank, [=](Index const j, Index const r) {
+            to[(j * experts + e) * rank + r] = T(factor * from[(e * parts + j) * rank + r]);
+          });
         }
       });
 }
@@ -75,32 +69,32 @@ void low_rank_gate_backward(Exec const& exec, View2<T const> const& dv, View2<T 
   expect_shape(du, tokens, width, "low_rank_gate: du");
   Index const rank = width / (experts * parts);
 
-  // One thread per (token, expert): a token's experts are distinct, so no two threads add to one dgate.
+  Index const choices = active > 0 ? active : 1;
+
   Kokkos::parallel_for(
-      "upit::low_rank_gate_backward", FlatPolicy(exec, 0, tokens * experts), KOKKOS_LAMBDA(Index const item) {
-        Index const n = item / experts;
-        Index const e = item - n * experts;
-        Index const k = choice_of(expert.data() + n * active, active, e);
-        Index const at_u = n * width + e * parts * rank;
-        T const* const gradient = dv.data() + n * width + e * rank;
-        T* const to = du.data() + at_u;
-        if (active > 0 && k < 0) {
-          for (Index i = 0; i < parts * rank; ++i) to[i] = T(0);
-          return;
-        }
-        Real<T> const factor = active > 0 ? scale * gate(n, k) : scale;
-        for (Index j = 0; j < parts; ++j) {
-          for (Index r = 0; r < rank; ++r) to[j * rank + r] = T(factor * gradient[j * experts * rank + r]);
-        }
+      "upit::low_rank_gate_backward", row_policy(exec, tokens, width), KOKKOS_LAMBDA(Row const& row) {
+        Index const n = row_index(row);
+        T const* const gradient = dv.data() + n * width;
+        T* const to = du.data() + n * width;
         if (active > 0) {
-          T const* const from = u.data() + at_u;
+          row_for(row, width, [=](Index const i) { to[i] = T(0); });
+          row_barrier(row);
+        }
+        for (Index k = 0; k < choices; ++k) {
+          Index const e = active > 0 ? expert.data()[n * active + k] : 0;
+          Real<T> const factor = active > 0 ? scale * gate.data()[n * active + k] : scale;
+          row_for(row, parts, rank, [=](Index const j, Index const r) {
+            to[(e * parts + j) * rank + r] = T(factor * gradient[(j * experts + e) * rank + r]);
+          });
+          if (active == 0) continue;
+          T const* const from = u.data() + n * width + e * parts * rank;
           Real<T> sum = 0;
           for (Index j = 0; j < parts; ++j) {
-            for (Index r = 0; r < rank; ++r) {
-              sum += Real<T>(gradient[j * experts * rank + r]) * Real<T>(from[j * rank + r]);
-            }
+            T const* const d = gradient + (j * experts + e) * rank;
+            sum += row_sum<Real<T>>(
+                row, rank, [=](Index const r) { return Real<T>(d[r]) * Real<T>(from[j * rank + r]); });
           }
-          dgate(n, k) += scale * sum;
+          row_once(row, [=] { dgate.data()[n * active + k] += scale * sum; });
         }
       });
 }
@@ -141,20 +135,18 @@ void scatter_low_rank(Exec const& exec, View2<Real<T> const> const& dy, View2<in
   expect_shape(place, slots, "scatter_low_rank: place");
   expect_shape(dy, slots, part, "scatter_low_rank: dy");
   expect(part > 0 && width % part == 0, "scatter_low_rank: du is (N, E*J)");
-  Index const experts = width / part;
 
   Kokkos::parallel_for(
-      "upit::scatter_low_rank", FlatPolicy(exec, 0, tokens * experts), KOKKOS_LAMBDA(Index const item) {
-        Index const n = item / experts;
-        Index const e = item - n * experts;
-        Index const k = choice_of(expert.data() + n * active, active, e);
-        T* const to = du.data() + n * width + e * part;
-        if (k < 0) {
-          for (Index j = 0; j < part; ++j) to[j] = T(0);
-          return;
+      "upit::scatter_low_rank", row_policy(exec, tokens, width), KOKKOS_LAMBDA(Row const& row) {
+        Index const n = row_index(row);
+        T* const to = du.data() + n * width;
+        row_for(row, width, [=](Index const i) { to[i] = T(0); });
+        row_barrier(row);
+        for (Index s = n * active; s < (n + 1) * active; ++s) {
+          Real<T> const* const from = dy.data() + static_cast<Index>(place.data()[s]) * part;
+          T* const share = to + expert.data()[s] * part;
+          row_for(row, part, [=](Index const j) { share[j] = T(scale * from[j]); });
         }
-        Real<T> const* const from = dy.data() + static_cast<Index>(place(n * active + k)) * part;
-        for (Index j = 0; j < part; ++j) to[j] = T(scale * from[j]);
       });
 }
 

@@ -27,9 +27,12 @@ void rmsnorm_forward(Exec const& exec, View2<T const> x, View1<T const> weight, 
           return v * v;
         });
         R const r = R(1) / sqrt(squares / static_cast<R>(C) + eps);
-        row_for(row, C, [=](Index const c) {
-          out[c] = static_cast<T>(static_cast<R>(w[c]) * (static_cast<R>(in[c]) * r));
-        });
+        row_for_fetching(
+            row, C,
+            [=](Index const c) {
+              out[c] = static_cast<T>(static_cast<R>(w[c]) * (static_cast<R>(in[c]) * r));
+            },
+            in + (n + 1 < N ? C : 0));
         row_once(row, [=] { rstd(n) = r; });
       });
 }
@@ -60,9 +63,13 @@ void add_rmsnorm_forward(Exec const& exec, View2<T const> x, View2<T const> delt
         });
         row_barrier(row);
         R const r = R(1) / sqrt(squares / static_cast<R>(C) + eps);
-        row_for(row, C, [=](Index const c) {
-          out[c] = static_cast<T>(static_cast<R>(w[c]) * (static_cast<R>(s[c]) * r));
-        });
+        Index const next = n + 1 < N ? C : 0;
+        row_for_fetching(
+            row, C,
+            [=](Index const c) {
+              out[c] = static_cast<T>(static_cast<R>(w[c]) * (static_cast<R>(s[c]) * r));
+            },
+            in + next, d + next);
         row_once(row, [=] { rstd(n) = r; });
       });
 }
@@ -88,16 +95,22 @@ void rmsnorm_backward(Exec const& exec, View2<T const> dy, View2<T const> x, Vie
           return static_cast<R>(w[c]) * static_cast<R>(g[c]) * static_cast<R>(in[c]);
         });
         R const pull = dot * r * r / static_cast<R>(C);
-        row_for(row, C, [=](Index const c) {
-          R const push = static_cast<R>(w[c]) * static_cast<R>(g[c]);
-          out[c] = static_cast<T>(static_cast<R>(out[c]) + r * (push - static_cast<R>(in[c]) * pull));
-        });
+        Index const next = n + 1 < N ? C : 0;
+        row_for_fetching(
+            row, C,
+            [=](Index const c) {
+              R const push = static_cast<R>(w[c]) * static_cast<R>(g[c]);
+              out[c] = static_cast<T>(static_cast<R>(out[c]) + r * (push - static_cast<R>(in[c]) * pull));
+            },
+            in + next, g + next, out + next);
       });
 }
 
 namespace {
 
-// Hosts: a thread owns columns and walks down the rows, so memory is read in order.
+constexpr Index kRowsAtOnce = 4;  // that share the loads and stores of their sum
+
+// Hosts: a thread owns columns and walks down the rows.
 template <class T>
 void add_weight_gradient_by_blocks(Exec const& exec, View2<T const> dy, View2<T const> x,
                                    View1<Real<T> const> rstd, View1<Real<T>> dweight) {
@@ -108,9 +121,21 @@ void add_weight_gradient_by_blocks(Exec const& exec, View2<T const> dy, View2<T 
       "upit::rmsnorm_backward_weight", column_policy(exec, C, block), KOKKOS_LAMBDA(Index const b) {
         Index const begin = b * block, width = C - begin < block ? C - begin : block;
         R* const sum = dweight.data() + begin;
-        for (Index n = 0; n < N; ++n) {
-          T const* const g = dy.data() + n * C + begin;
-          T const* const in = x.data() + n * C + begin;
+        Index n = 0;
+        for (; n + kRowsAtOnce <= N; n += kRowsAtOnce) {
+          T const *const g = dy.data() + n * C + begin, *const in = x.data() + n * C + begin;
+          R const r0 = rstd(n), r1 = rstd(n + 1), r2 = rstd(n + 2), r3 = rstd(n + 3);
+          for (Index k = kRowsAtOnce; k < 2 * kRowsAtOnce && n + k < N; ++k) {
+            fetch(g + k * C, width);
+            fetch(in + k * C, width);
+          }
+          auto const part = [=](Index const e) { return static_cast<R>(g[e]) * static_cast<R>(in[e]); };
+          row_for(Index{0}, width, [=](Index const c) {
+            sum[c] += (part(c) * r0 + part(C + c) * r1) + (part(2 * C + c) * r2 + part(3 * C + c) * r3);
+          });
+        }
+        for (; n < N; ++n) {
+          T const *const g = dy.data() + n * C + begin, *const in = x.data() + n * C + begin;
           R const r = rstd(n);
           row_for(Index{0}, width,
                   [=](Index const c) { sum[c] += static_cast<R>(g[c]) * (static_cast<R>(in[c]) * r); });

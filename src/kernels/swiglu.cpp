@@ -19,10 +19,14 @@ void swiglu_forward(Exec const& exec, View2<T const> gate_up, View2<T> act) {
         T const* const gate = gate_up.data() + n * 2 * F;
         T const* const up = gate + F;
         T* const out = act.data() + n * F;
-        row_for(row, F, [=](Index const f) {
-          R const g = static_cast<R>(gate[f]);
-          out[f] = static_cast<T>(g / (R(1) + fast_exp(-g)) * static_cast<R>(up[f]));
-        });
+        Index const next = n + 1 < N ? 2 * F : 0;
+        row_for_fetching(
+            row, F,
+            [=](Index const f) {
+              R const g = static_cast<R>(gate[f]);
+              out[f] = static_cast<T>(g / (R(1) + fast_exp(-g)) * static_cast<R>(up[f]));
+            },
+            gate + next, up + next);
       });
 }
 
@@ -37,12 +41,16 @@ void swiglu_backward(Exec const& exec, View2<T const> dact, View2<T> gate_up) {
         T* const gate = gate_up.data() + n * 2 * F;
         T* const up = gate + F;
         T const* const d = dact.data() + n * F;
-        row_for(row, F, [=](Index const f) {
-          R const g = static_cast<R>(gate[f]), u = static_cast<R>(up[f]), da = static_cast<R>(d[f]);
-          R const s = R(1) / (R(1) + fast_exp(-g));
-          gate[f] = static_cast<T>(da * u * s * (R(1) + g * (R(1) - s)));
-          up[f] = static_cast<T>(da * g * s);
-        });
+        Index const next = n + 1 < N ? 1 : 0;
+        row_for_fetching(
+            row, F,
+            [=](Index const f) {
+              R const g = static_cast<R>(gate[f]), u = static_cast<R>(up[f]), da = static_cast<R>(d[f]);
+              R const s = R(1) / (R(1) + fast_exp(-g));
+              gate[f] = static_cast<T>(da * u * s * (R(1) + g * (R(1) - s)));
+              up[f] = static_cast<T>(da * g * s);
+            },
+            gate + next * 2 * F, up + next * 2 * F, d + next * F);
       });
 }
 

@@ -2,6 +2,8 @@
 // Owns the table of bytes by kernel.
 #include "upit/kernels/traffic.hpp"
 
+#include "upit/kernels/cross_entropy.hpp"
+
 namespace upit::kernels {
 namespace {
 
@@ -36,8 +38,6 @@ double slot_matrices(S s) {
   return 3 * s.experts * s.rank * s.ffn * s.value_bytes;
 }  // B of gate and up, A of down
 double routes(S s) { return gates(s) + 3 * slot_ids(s); }  // gate, expert, order, place
-double combined(S s) { return s.tokens * s.combined * s.value_bytes; }
-double summed(S s) { return s.tokens * s.summed * s.value_bytes; }
 
 Traffic rotary(S s) {
   double const table = s.sequence * s.head_width * kReal;  // cosine and sine, D/2 each
@@ -52,6 +52,20 @@ Traffic cross_entropy_backward(S s) {
   // Gradients take the place of the logits, unless they are stored narrower.
   if (s.value_bytes == kReal) return moved(ids(s), reals(s), logits(s));
   return moved(ids(s) + logits(s), reals(s) + s.tokens * s.vocabulary * s.value_bytes);
+}
+
+/// Scores of all heads of whole samples, the half under the diagonal; a mean over their blocks.
+double scores(S s) { return s.heads * s.tokens * (s.sequence + 1) / 2; }
+
+Traffic attention_softmax(S s) {
+  // Probabilities take the place of the scores, unless products take them narrower.
+  double const rounded = s.value_bytes == kReal ? 0.0 : scores(s) * s.value_bytes;
+  return moved(0.0, s.tokens * s.heads * kReal + rounded, scores(s) * kReal);
+}
+
+Traffic attention_softmax_backward(S s) {
+  double const rounded = s.value_bytes == kReal ? 0.0 : 2 * scores(s) * s.value_bytes;
+  return moved(2 * s.tokens * s.heads * kReal, rounded, 2 * scores(s) * kReal);
 }
 
 Traffic adamw(S s) {
@@ -73,8 +87,7 @@ constexpr Entry kTable[] = {
     {"auxiliary_router", [](S s) { return moved(reals(s), reals(s)); }},
     {"dispatch_plan", [](S s) { return moved(slot_ids(s), 2 * slot_ids(s) + 8.0 * (s.experts + 1)); }},
     {"gather_slots", [](S s) { return moved(row(s) + slot_ids(s), s.active * row(s)); }},
-    {"combine_slots",
-     [](S s) { return moved(s.active * combined(s) + gates(s) + slot_ids(s), combined(s)); }},
+    {"combine_slots", [](S s) { return moved(s.active * row(s) + gates(s) + slot_ids(s), row(s)); }},
     {"low_rank_gate_forward", [](S s) { return moved(slot_low(s) + slot_ids(s) + gates(s), low(s)); }},
     {"gather_low_rank", [](S s) { return moved(slot_low(s) + 2 * slot_ids(s), slot_low(s)); }},
     {"scatter_low_rank", [](S s) { return moved(slot_low(s) + 2 * slot_ids(s), low(s)); }},
@@ -84,9 +97,16 @@ constexpr Entry kTable[] = {
                     wide(s) + slots(s) * s.rank * kReal);
      }},
     {"dropout_forward", [](S s) { return dropout(row(s), row(s), 0.0, s); }},
+    {"dropout_mask",
+     [](S s) { return moved(s.tokens * (8.0 + kId), wide(s)); }},  // of A of down, the only one stored
     {"gather_rows", [](S s) { return moved(row(s) + ids(s), row(s)); }},
     {"cross_entropy", [](S s) { return moved(logits(s) + ids(s), reals(s)); }},
     {"cross_entropy_backward", cross_entropy_backward},
+    {"cross_entropy_nll",
+     [](S s) {
+       double const blocks = static_cast<double>(vocabulary_blocks(static_cast<Index>(s.vocabulary)));
+       return moved(ids(s) + blocks * reals(s), 0.0, blocks * reals(s) + reals(s));
+     }},
     {"scatter_rows", [](S s) { return moved(row(s) + ids(s), row(s)); }},
     {"rmsnorm_backward",
      [](S s) { return moved(2 * row(s) + s.width * s.value_bytes + reals(s), 0.0, row(s)); }},
@@ -96,15 +116,15 @@ constexpr Entry kTable[] = {
      [](S s) { return moved(2 * slot_low(s) + slot_ids(s) + gates(s), low(s), gates(s)); }},
     {"combine_slots_backward",
      [](S s) {
-       double const y = s.active * combined(s);
-       return moved(combined(s) + y + gates(s) + slot_ids(s), y, gates(s));
+       double const y = s.active * row(s);
+       return moved(row(s) + y + gates(s) + slot_ids(s), y, gates(s));
      }},
     {"slot_ffn_backward",
      [](S s) {
        return moved(wide(s) + slot_matrices(s) + slots(s) * 3 * s.rank * s.value_bytes + routes(s),
                     3 * slot_wide(s) + slots(s) * 2 * s.rank * kReal, 2 * wide(s) + gates(s));
      }},
-    {"sum_slots", [](S s) { return moved(s.active * summed(s) + slot_ids(s), summed(s)); }},
+    {"sum_slots", [](S s) { return moved(s.active * row(s) + slot_ids(s), row(s)); }},
     {"dropout_backward", [](S s) { return dropout(row(s), 0.0, row(s), s); }},
     {"router_backward",
      [](S s) { return moved(routed(s) + slot_ids(s) + 2 * gates(s) + s.experts * kReal, routed(s)); }},
@@ -112,10 +132,20 @@ constexpr Entry kTable[] = {
      [](S s) {
        return moved(2 * s.tokens * s.heads * s.head_width * s.value_bytes, s.tokens * s.heads * kReal);
      }},
+    {"attention_softmax", attention_softmax},
+    {"attention_softmax_backward", attention_softmax_backward},
+    {"attention_round",
+     [](S s) {
+       double const sums = s.tokens * 2 * s.kv_heads * s.head_width;
+       return moved(sums * kReal, sums * s.value_bytes);
+     }},
     {"rotary_backward", rotary},
     {"embedding_backward", [](S s) { return moved(ids(s) + row(s), 0.0, s.tokens * s.width * kReal); }},
     {"fill", [](S s) { return moved(0.0, s.elements * s.value_bytes); }},
     {"add", [](S s) { return moved(s.elements * s.value_bytes, 0.0, s.elements * s.value_bytes); }},
+    {"add_wide", [](S s) { return moved(s.elements * kReal, 0.0, s.elements * s.value_bytes); }},
+    {"convert",  // between reals and values, either way
+     [](S s) { return moved(s.elements * kReal, s.elements * s.value_bytes); }},
     {"scale", [](S s) { return moved(0.0, 0.0, s.elements * s.value_bytes); }},
     {"squared_norm", [](S s) { return moved(s.elements * kReal, 0.0); }},
     {"adamw", adamw},
@@ -128,6 +158,24 @@ std::optional<Traffic> kernel_traffic(std::string_view kernel, KernelShape const
     if (e.kernel == kernel) return e.bytes(shape);
   }
   return std::nullopt;
+}
+
+Arithmetic kernel_arithmetic(std::string_view kernel, KernelShape const& s) {
+  double const element = s.tokens * s.ffn, slot_element = slots(s) * s.ffn, logit = s.tokens * s.vocabulary;
+  if (kernel.starts_with("swiglu")) return {.exponentials = element};
+  if (kernel == "slot_ffn_forward") {
+    return {.exponentials = slot_element, .flops = 6 * s.rank * slot_element};
+  }
+  if (kernel == "slot_ffn_backward") {
+    return {.exponentials = slot_element, .flops = 10 * s.rank * slot_element};
+  }
+  if (kernel == "cross_entropy") return {.exponentials = logit};
+  if (kernel == "cross_entropy_backward") return {.exponentials = s.value_bytes == kReal ? logit : 2 * logit};
+  if (kernel == "router_topk") return {.exponentials = s.tokens * (s.experts + s.active)};
+  if (kernel.starts_with("attention_softmax")) return {.exponentials = scores(s)};
+  if (kernel == "dropout_mask") return {.counters = element / 4};
+  if (kernel.starts_with("dropout")) return {.counters = s.tokens * s.width / 4};
+  return {};
 }
 
 Index kernel_launches(std::string_view kernel) {

@@ -32,8 +32,6 @@ kernels::KernelShape shape_of(BenchOptions const& o, BenchCase const& c) {
   s.active = routed ? real(o.active) : 1.0;
   s.rank = real(o.rank);
   s.parts = 1.5;  // gate and up together, then down: the mean of two calls
-  s.combined = c.kind == BenchKind::ffn_moe ? s.width : s.ffn;
-  s.summed = c.kind == BenchKind::ffn_moe ? s.width : 2.0 * s.ffn;
   s.value_bytes = value_bytes(o);
   return s;
 }
@@ -43,9 +41,16 @@ bool over_slots(BenchCase const& c, std::string_view kernel) {
   return c.kind == BenchKind::ffn_moe && kernel.starts_with("swiglu");
 }
 
+/// Of kernels over flat buffers those that take activations (N, C), not parameters.
+bool over_rows(std::string_view kernel) {
+  return kernel == "fill" || kernel == "convert" || kernel == "add_wide";
+}
+
 /// Called for pieces of a whole that the shape names: chunks of rows, spans of parameters.
 bool in_pieces(std::string_view kernel) {
-  return kernel.starts_with("cross_entropy") || kernel == "adamw" || kernel == "squared_norm";
+  return kernel.starts_with("cross_entropy") ||
+         (kernel.starts_with("attention_") && kernel != "attention_delta") || kernel == "adamw" ||
+         kernel == "squared_norm";
 }
 
 /// All operands are counted as stored in `bytes` each; gradients of weights are wider under bf16.
@@ -80,7 +85,7 @@ Work work_of(BenchOptions const& options, BenchCase const& c, std::string_view l
   if (kernel == "attention_backward") return attention_work(options, c, false, calls);
   kernels::KernelShape shape = shape_of(options, c);
   if (over_slots(c, kernel)) shape.tokens *= shape.active;
-  shape.elements = kernel == "fill" ? shape.tokens * shape.width : real(c.trained);
+  shape.elements = over_rows(kernel) ? shape.tokens * shape.width : real(c.trained);
   auto const traffic = kernels::kernel_traffic(kernel, shape);
   if (!traffic) return {};
   double const times = in_pieces(kernel) ? 1.0 : calls / real(kernels::kernel_launches(kernel));

@@ -4,8 +4,10 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "upit/core/random.hpp"
@@ -29,14 +31,36 @@ struct Size {
 };
 std::vector<Size> sizes();
 
+/// What a kernel cannot be faster than, seconds: its bytes at the bandwidth of a copy with the same working
+/// set, before and after; its exponentials, random counters and products at rates measured where all operands
+/// stay in the first-level cache; its launches without a body. A kernel is bound by the largest of the three,
+/// and bound by memory, which the share of copy bandwidth is asked of, only if that is the first.
+struct Floors {
+  double traffic = 0.0, arithmetic = 0.0, launch = 0.0;
+
+  double highest() const { return std::max({traffic, arithmetic, launch}); }
+  std::string_view name() const {
+    if (highest() == traffic) return "memory";
+    return highest() == arithmetic ? "arithmetic" : "launch";
+  }
+};
+
+/// Measured once, by all threads together.
+struct Rates {
+  double exponentials = 0.0, counters = 0.0;  // a second
+  double launch = 0.0;                        // seconds of one without a body
+};
+Rates measured_rates();
+
 /// Registers cases with Google Benchmark, and lives while they run.
 class Suite {
  public:
-  Suite() : peak_(kCeilingShapes) {}
+  Suite() : peak_(kCeilingShapes), rates_(measured_rates()) {}
 
-  /// A kernel bound by memory: counters bytes (read and written once), set_bytes, best_seconds,
-  /// gbytes_per_second, copy_gbytes_per_second (a copy with the same working set, before and after),
-  /// copy_share.
+  /// A kernel of the table in kernels/traffic: counters bytes (read and written once), set_bytes,
+  /// best_seconds, gbytes_per_second, copy_gbytes_per_second, copy_share; traffic_seconds,
+  /// arithmetic_seconds, launch_seconds
+  /// (`Floors`), floor_share: the highest of them over best_seconds. The label names that floor.
   void memory(std::string const& kernel, Size const& size, KernelShape const& shape, Prepare prepare);
   /// Work bound by products: counters flops, best_seconds, gflops, ceiling_gflops (sampled before and after),
   /// ceiling_share.
@@ -51,6 +75,8 @@ class Suite {
   std::string turn_;
   Call call_;
   GemmPeak peak_;
+  Rates rates_;
+  double product_rate_ = 0.0;  // FLOP/s, sampled when a kernel first needs it
 };
 
 /// Uniform in (-1, 1).

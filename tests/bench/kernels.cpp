@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times every kernel of a training step, attention, and products by each linked BLAS: bench_kernels, a Google
 // Benchmark program (--benchmark_filter, --benchmark_min_time, --benchmark_out). What the counters mean
-// stands in kernel_suite.hpp, the bytes of each kernel in kernels/traffic.
+// stands in kernel_suite.hpp, the bytes and arithmetic of each kernel in kernels/traffic.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <limits>
 
 #include "kernel_suite.hpp"
+#include "upit/core/math.hpp"
 #include "upit/core/runtime.hpp"
 #include "upit/core/timer.hpp"
 #include "upit/core/version.hpp"
+#include "upit/kernels/philox.hpp"
 #include "upit/kernels/row.hpp"
 
 namespace upit::bench {
@@ -60,6 +62,58 @@ double copy_rate(double set) {
   return 8.0 * static_cast<double>(n) / best * 1e-9;
 }
 
+using Flat = Kokkos::RangePolicy<Exec, Kokkos::IndexType<Index>>;
+
+/// Seconds of the best of some launches of one item a thread (hosts), or of `items`.
+template <class Body>
+double best_launch(Index items, Body const& body) {
+  Exec const exec;
+  double best = kNever;
+  for (int r = 0; r < 50; ++r) {
+    Stopwatch const watch;
+    Kokkos::parallel_for("upit::bench_rate", Flat(exec, 0, items), body);
+    exec.fence();
+    best = std::min(best, watch.seconds());
+  }
+  return best;
+}
+
+constexpr Index kInCache = 1024, kRounds = 64;  // numbers of an item, and how often they are taken
+
+double exponential_rate(Index items, View1<float> const& out) {
+  double const seconds = best_launch(
+      items, KOKKOS_LAMBDA(Index const item) {
+        float x[kInCache];
+        for (Index i = 0; i < kInCache; ++i) x[i] = static_cast<float>(i) * 1e-3f;
+        for (Index r = 0; r < kRounds; ++r) {
+          kernels::row_for(Index{0}, kInCache, [&](Index const i) { x[i] = fast_exp(-x[i]); });
+        }
+        float sum = 0.0f;
+        for (Index i = 0; i < kInCache; ++i) sum += x[i];
+        out(item) = sum;
+      });
+  return static_cast<double>(items * kInCache * kRounds) / seconds;
+}
+
+double counter_rate(Index items, View1<float> const& out) {
+  double const seconds = best_launch(
+      items, KOKKOS_LAMBDA(Index const item) {
+        std::uint64_t x[kInCache];
+        for (Index i = 0; i < kInCache; ++i) x[i] = static_cast<std::uint64_t>(i);
+        for (Index r = 0; r < kRounds; ++r) {
+          kernels::row_for(Index{0}, kInCache, [&](Index const i) {
+            std::uint64_t a = x[i], b = static_cast<std::uint64_t>(item), c = a, d = b;
+            kernels::philox<10>(a, b, c, d, 1, 2);
+            x[i] = a ^ b ^ c ^ d;
+          });
+        }
+        std::uint64_t sum = 0;
+        for (Index i = 0; i < kInCache; ++i) sum ^= x[i];
+        out(item) = static_cast<float>(sum & 1);
+      });
+  return static_cast<double>(items * kInCache * kRounds) / seconds;
+}
+
 double ceiling_rate(GemmPeak const& peak) {
   double best = 0.0;
   for (Index library = 0; library < std::ssize(peak.libraries()); ++library) {
@@ -69,6 +123,15 @@ double ceiling_rate(GemmPeak const& peak) {
 }
 
 }  // namespace
+
+Rates measured_rates() {
+  // Hosts: an item a thread. Devices: enough to fill any of them.
+  Index const items = kernels::kHostRows ? Exec().concurrency() : Index{1} << 17;
+  View1<float> const out("upit::bench.out", items);
+  double const launch = best_launch(
+      items, KOKKOS_LAMBDA(Index const item) { out(item) = 0.0f; });
+  return {exponential_rate(items, out), counter_rate(items, out), launch};
+}
 
 std::vector<Size> sizes() {
   KernelShape flagship;
@@ -112,22 +175,33 @@ void Suite::memory(std::string const& kernel, Size const& size, KernelShape cons
   auto const traffic = kernels::kernel_traffic(kernel, shape);
   std::string const name = kernel + "/" + size.name;
   if (!traffic) throw std::logic_error("kernels/traffic does not know " + kernel);
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [=, this](benchmark::State& state) {
-                                 Call const& call = take_turn(name, prepare);
-                                 double const before = copy_rate(traffic->set);
-                                 double const best = best_time(state, call);
-                                 double const copy = std::max(before, copy_rate(traffic->set));
-                                 double const rate = traffic->moved() / best * 1e-9;
-                                 state.counters["bytes"] = traffic->moved();
-                                 state.counters["set_bytes"] = traffic->set;
-                                 state.counters["best_seconds"] = best;
-                                 state.counters["gbytes_per_second"] = rate;
-                                 state.counters["copy_gbytes_per_second"] = copy;
-                                 state.counters["copy_share"] = rate / copy;
-                               })
-      ->UseManualTime()
-      ->Unit(benchmark::kMillisecond);
+  auto const work = kernels::kernel_arithmetic(kernel, shape);
+  auto const launches = static_cast<double>(kernels::kernel_launches(kernel));
+  auto const run = [=, this](benchmark::State& state) {
+    Call const& call = take_turn(name, prepare);
+    if (work.flops > 0.0 && product_rate_ == 0.0) product_rate_ = 1e9 * ceiling_rate(peak_);
+    double const before = copy_rate(traffic->set);
+    double const best = best_time(state, call);
+    double const copy = std::max(before, copy_rate(traffic->set));
+    double const rate = traffic->moved() / best * 1e-9;
+    double const products = work.flops > 0.0 ? work.flops / product_rate_ : 0.0;
+    Floors const floors = {
+        traffic->moved() / copy * 1e-9,
+        work.exponentials / rates_.exponentials + work.counters / rates_.counters + products,
+        launches * rates_.launch};
+    state.counters["bytes"] = traffic->moved();
+    state.counters["set_bytes"] = traffic->set;
+    state.counters["best_seconds"] = best;
+    state.counters["gbytes_per_second"] = rate;
+    state.counters["copy_gbytes_per_second"] = copy;
+    state.counters["copy_share"] = rate / copy;
+    state.counters["traffic_seconds"] = floors.traffic;
+    state.counters["arithmetic_seconds"] = floors.arithmetic;
+    state.counters["launch_seconds"] = floors.launch;
+    state.counters["floor_share"] = floors.highest() / best;
+    state.SetLabel(std::string(floors.name()));
+  };
+  benchmark::RegisterBenchmark(name.c_str(), run)->UseManualTime()->Unit(benchmark::kMillisecond);
 }
 
 void Suite::copy(double set) {

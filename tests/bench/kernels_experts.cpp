@@ -81,8 +81,7 @@ void add_router(Suite& suite, Size const& size) {
 
 /// Slots of FFN experts: rows of C.
 void add_slots(Suite& suite, Size const& size) {
-  KernelShape s = size.shape;
-  s.combined = s.summed = s.width;
+  KernelShape const s = size.shape;
   Index const n = whole(s.tokens), e = whole(s.experts), k = whole(s.active), c = whole(s.width);
   suite.memory("gather_slots", size, s, [=]() -> Call {
     Routed const r(n, e, k);

@@ -31,7 +31,8 @@ KOKKOS_INLINE_FUNCTION float fast_exp(float x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  p = (p * r) * r + r + 1.0f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
 
   std::uint32_t bits = 0;
   std::uint32_t exponent = 0;
@@ -40,10 +41,9 @@ KOKKOS_INLINE_FUNCTION float fast_exp(float x) {
   bits += exponent << 23;  // only n's low bits survive the shift; 1.5 * 2^23 itself has none of them
   float y = 0.0f;
   memcpy(&y, &bits, sizeof(y));
-  // Out of range, y is garbage and replaced.
-  y = x > kLargest ? kInfinity : y;
+  // Out of range, y is garbage and replaced; the product is infinite, or x if that is no number.
   y = x < kSmallest ? 0.0f : y;
-  return x != x ? x : y;
+  return x <= kLargest ? y : x * kInfinity;
 }
 
 /// exp(x) of the C library: double runs are for checks.

@@ -103,22 +103,6 @@ inline void softmax_backward_row(R* score, R* dscore, Index valid, Index width, 
   });
 }
 
-/// The same three by the calling thread alone, inside a parallel region.
-template <class T>
-KOKKOS_INLINE_FUNCTION Real<T> softmax_row(T* score, Index valid, Index width, Real<T> scale) {
-  return softmax_row<T>(Index{0}, score, valid, width, scale);
-}
-template <class T>
-KOKKOS_INLINE_FUNCTION void softmax_recompute_row(T* score, Index valid, Index width, Real<T> scale,
-                                                  Real<T> lse) {
-  softmax_recompute_row<T>(Index{0}, score, valid, width, scale, lse);
-}
-template <class T>
-KOKKOS_INLINE_FUNCTION void softmax_gradient_row(T const* probability, T* dprobability, Index valid,
-                                                 Index width, Real<T> scale, Real<T> delta) {
-  softmax_gradient_row<T>(Index{0}, probability, dprobability, valid, width, scale, delta);
-}
-
 /// delta[n, h] = sum over the head's columns of out * dout: what `softmax_gradient_row` subtracts (Dao et al.
 /// 2022, equation 4: the row sum of P dP equals that of O dO).
 ///

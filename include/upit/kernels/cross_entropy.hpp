@@ -20,8 +20,8 @@ constexpr Index vocabulary_blocks(Index vocabulary) {
 ///
 ///   target        (M)     in   ids in [0, V), not checked on the device; a negative one: no loss, nll = 0
 ///   logits        (V, M)  in
-///   largest, sum  (vocabulary_blocks(V), M)  scratch; afterwards row 0 holds the maximum of all logits and
-///                         1 / the sum of exp(logits - maximum)
+///   largest, sum  (vocabulary_blocks(V), M)  scratch; afterwards each block's maximum, and what
+///                         exp(logits - maximum) of the block is to be multiplied by to be the softmax
 ///   nll           (M)     out
 ///
 /// Enqueued on `exec`, not finished, when it returns.

@@ -49,4 +49,14 @@ void slot_ffn_backward(Exec const& exec, SlotFfn<T> const& slots, View2<T const>
                        View2<T const> const& dlow2, View2<T> const& base, View2<T> const& slot_act,
                        View2<T> const& dslot, View2<Real<T>> const& dlow, View2<Real<T>> const& dgate);
 
+/// The same two as devices run them, a team a token, in every build: slot_act is written by both.
+template <class T>
+void slot_ffn_forward_by_teams(Exec const& exec, SlotFfn<T> const& slots, View2<T const> const& base,
+                               View2<T> const& act, View2<T> const& slot_act, View2<Real<T>> const& low2);
+template <class T>
+void slot_ffn_backward_by_teams(Exec const& exec, SlotFfn<T> const& slots, View2<T const> const& dact,
+                                View2<T const> const& dlow2, View2<T> const& base, View2<T> const& slot_act,
+                                View2<T> const& dslot, View2<Real<T>> const& dlow,
+                                View2<Real<T>> const& dgate);
+
 }  // namespace upit::kernels

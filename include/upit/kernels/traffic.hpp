@@ -20,9 +20,7 @@ struct KernelShape {
   double heads = 0.0, kv_heads = 0.0, head_width = 0.0;
   double experts = 0.0, active = 0.0, rank = 0.0;
   double parts = 1.0;      // J, low-rank matrices side by side: gate and up 2, down 1
-  double combined = 0.0;   // columns of what combine_slots sums
-  double summed = 0.0;     // columns of what sum_slots sums
-  double elements = 0.0;   // of kernels over flat buffers: parameters
+  double elements = 0.0;   // of kernels over flat buffers
   double value_bytes = 4;  // of a weight or activation; sums, norms, router and moments have 4
 };
 
@@ -38,6 +36,15 @@ struct Traffic {
 /// activations of E experts those of the K chosen. `kernel` is the label without "upit::". Nothing for a
 /// kernel that the table does not know.
 std::optional<Traffic> kernel_traffic(std::string_view kernel, KernelShape const& shape);
+
+/// What of one call's arithmetic has a floor of its own. Everything else that the kernels compute hides
+/// behind their loads and stores.
+struct Arithmetic {
+  double exponentials = 0.0;  // fast_exp; a division, logarithm or logistic beside it is not counted
+  double counters = 0.0;      // Philox counters, four words each
+  double flops = 0.0;         // of products inside the kernel, 2 a multiply-add
+};
+Arithmetic kernel_arithmetic(std::string_view kernel, KernelShape const& shape);
 
 /// Launches of one call that carry its label: rates of a profile, which hears launches, are per call.
 Index kernel_launches(std::string_view kernel);

@@ -2,6 +2,10 @@
 // Owns the tests of attention's row functions and of elementwise kernels.
 #include "upit/kernels/attention_softmax.hpp"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "unit/kernels/views.hpp"
 #include "upit/kernels/elementwise.hpp"
 
@@ -27,9 +31,9 @@ template <class T>
 void softmax_rows_again(Exec const& exec, View2<T> score, T scale, View1<T> lse) {
   Index const N = score.extent(0), W = score.extent(1);
   Kokkos::parallel_for(
-      "upit::test_softmax_again", Kokkos::RangePolicy<Exec, Kokkos::IndexType<Index>>(exec, 0, N),
-      KOKKOS_LAMBDA(Index const n) {
-        kernels::softmax_recompute_row<T>(score.data() + n * W, valid_of(n, W), W, scale, lse(n));
+      "upit::test_softmax_again", kernels::row_policy(exec, N, W), KOKKOS_LAMBDA(kernels::Row const& row) {
+        Index const n = kernels::row_index(row);
+        kernels::softmax_recompute_row<T>(row, score.data() + n * W, valid_of(n, W), W, scale, lse(n));
       });
 }
 
@@ -38,10 +42,10 @@ void softmax_rows_gradient(Exec const& exec, View2<T const> probability, View2<T
                            View1<T const> delta) {
   Index const N = probability.extent(0), W = probability.extent(1);
   Kokkos::parallel_for(
-      "upit::test_softmax_gradient", Kokkos::RangePolicy<Exec, Kokkos::IndexType<Index>>(exec, 0, N),
-      KOKKOS_LAMBDA(Index const n) {
-        kernels::softmax_gradient_row<T>(probability.data() + n * W, dscore.data() + n * W, valid_of(n, W), W,
-                                         scale, delta(n));
+      "upit::test_softmax_gradient", kernels::row_policy(exec, N, W), KOKKOS_LAMBDA(kernels::Row const& row) {
+        Index const n = kernels::row_index(row);
+        kernels::softmax_gradient_row<T>(row, probability.data() + n * W, dscore.data() + n * W,
+                                         valid_of(n, W), W, scale, delta(n));
       });
 }
 
@@ -106,6 +110,61 @@ TEST(AttentionSoftmaxGradient, CentralDifferences) {
   softmax_rows_gradient<double>(exec, probability, dscore, scale, make1<double>(delta));
   exec.fence();
   expect_close(to_host(dscore), central_differences(value, x), 0.0, 1e-8);
+}
+
+// On hosts attention walks a row of scores in blocks of keys; the last block ends at the diagonal.
+TYPED_TEST(AttentionSoftmax, BlocksOfARow) {
+  using T = TypeParam;
+  double const range = 40.0, scale = 0.125;
+  for (auto const [valid, width] :
+       {Shape{1, 1}, Shape{5, 4}, Shape{17, 16}, Shape{200, 64}, Shape{130, 33}}) {
+    Index const blocks = (valid + width - 1) / width, columns = blocks * width;
+    auto const score = random_values(columns, 8, range);
+    std::vector<T> row(score.begin(), score.end());
+    T largest = -std::numeric_limits<T>::infinity(), sum = 0;
+    for (Index b = 0; b < blocks; ++b) {
+      Index const begin = b * width;
+      T const shrunk = kernels::softmax_block_row(row.data() + begin, std::min(width, valid - begin), width,
+                                                  T(scale), largest, sum);
+      for (Index i = 0; i < begin; ++i) row[at(i)] *= shrunk;
+    }
+    double total = 0, most = -range;
+    for (Index i = 0; i < valid; ++i) {
+      total += std::exp(scale * score[at(i)]);
+      most = std::max(most, scale * score[at(i)]);
+    }
+    Values want(at(columns), 0.0), got;
+    for (Index i = 0; i < columns; ++i) {
+      if (i < valid) want[at(i)] = std::exp(scale * score[at(i)]) / total;
+      got.push_back(static_cast<double>(row[at(i)]) / static_cast<double>(sum));
+    }
+    // The scaled score, up to 5, and the maximum round before exp (4 roundings); each block shrinks what came
+    // before it by one more exp and product; the sum has `valid` roundings.
+    double const tolerance = static_cast<double>(4 * 5 + 8 + 8 * blocks + valid) * rounding<T>() * 2;
+    expect_close(got, want, tolerance);
+    EXPECT_NEAR(static_cast<double>(largest), most, 5 * 2 * rounding<T>());
+    EXPECT_NEAR(std::log(static_cast<double>(sum)) + most, std::log(total), tolerance);
+  }
+}
+
+TYPED_TEST(AttentionSoftmax, BackwardOfARow) {
+  using T = TypeParam;
+  double const scale = 0.125, lse = 3.0, delta = 0.3;
+  for (auto const [valid, width] : {Shape{1, 1}, Shape{3, 8}, Shape{64, 64}, Shape{70, 131}}) {
+    auto const score = random_values(width, 9, 20.0), gradient = random_values(width, 10);
+    std::vector<T> p(score.begin(), score.end()), ds(gradient.begin(), gradient.end());
+    kernels::softmax_backward_row(p.data(), ds.data(), valid, width, T(scale), T(lse), T(delta));
+    Values want_p(at(width), 0.0), want_ds(at(width), 0.0);
+    for (Index i = 0; i < valid; ++i) {
+      want_p[at(i)] = std::exp(scale * score[at(i)] - lse);
+      want_ds[at(i)] = scale * want_p[at(i)] * (gradient[at(i)] - delta);
+    }
+    // An argument below 6 rounds twice, exp 4 times; then two products and a difference of numbers below 2.3.
+    double const relative = (2 * 6 + 4) * rounding<T>();
+    expect_close(Values(p.begin(), p.end()), want_p, relative);
+    expect_close(Values(ds.begin(), ds.end()), want_ds, relative + 2 * rounding<T>(),
+                 4 * 2.3 * scale * rounding<T>());
+  }
 }
 
 TYPED_TEST(AttentionSoftmax, DeltaIsARowDotPerHead) {

@@ -3,6 +3,7 @@
 #include "upit/kernels/slot_ffn.hpp"
 
 #include "unit/kernels/slots_support.hpp"
+#include "upit/kernels/row.hpp"
 
 namespace upit::slots_test {
 namespace {
@@ -79,8 +80,9 @@ View3<T> stack(std::vector<T> const& x, Shape const& s) {
   return view;
 }
 
+/// `teams`: the body of devices, whatever this build is for.
 template <class T>
-Result run(Problem<T> const& p) {
+Result run(Problem<T> const& p, bool teams = false) {
   using R = Real<T>;
   Shape const& s = p.shape;
   Index const S = s.slots(), N = s.tokens, F = s.width;
@@ -99,9 +101,11 @@ Result run(Problem<T> const& p) {
   View2<R> const low2("low2", S, s.rank), dlow("dlow", S, 2 * s.rank);
   auto const dgate = to_view(p.dgate, N, s.active);
   for (auto const& sum : {low2, dlow}) Kokkos::deep_copy(sum, R(99));
-  kernels::slot_ffn_forward<T>(Exec(), slots, base, act, slot_act, low2);
-  kernels::slot_ffn_backward<T>(Exec(), slots, to_view(p.dact, N, F), to_view(p.dlow2, S, s.rank), base,
-                                slot_act, dslot, dlow, dgate);
+  auto const forward = teams ? kernels::slot_ffn_forward_by_teams<T> : kernels::slot_ffn_forward<T>;
+  auto const backward = teams ? kernels::slot_ffn_backward_by_teams<T> : kernels::slot_ffn_backward<T>;
+  forward(Exec(), slots, base, act, slot_act, low2);
+  backward(Exec(), slots, to_view(p.dact, N, F), to_view(p.dlow2, S, s.rank), base, slot_act, dslot, dlow,
+           dgate);
   return {doubles(act),   doubles(low2), doubles(base), doubles(slot_act),
           doubles(dslot), doubles(dlow), doubles(dgate)};
 }
@@ -160,19 +164,19 @@ class SlotFfnTest : public ::testing::Test {};
 using Stored = ::testing::Types<float, double, bfloat16>;
 TYPED_TEST_SUITE(SlotFfnTest, Stored);
 
-TYPED_TEST(SlotFfnTest, ForwardAndBackward) {
-  using T = TypeParam;
+template <class T>
+void expect_plain_results(bool teams) {
   using R = Real<T>;
   for (Shape const& s : kShapes) {
     for (bool const masked : {false, true}) {
       auto const p = problem<T>(s, masked);
-      Result const found = run(p), expected = plain(p);
+      Result const found = run(p, teams), expected = plain(p);
       // Elements: some R + 20 roundings of Real<T>, of numbers below 8 times the largest result of the kind,
       // and one of T, 2^-8 of the result in 16 bits. Sums over columns: F terms of that error, each below 5
-      // times the largest element, that add up like a walk, times 5 for the worst of many; devices round the
+      // times the largest element, that add up like a walk, times 5 for the worst of many; teams round the
       // terms to T.
       double const stored = std::is_same_v<T, R> ? 0.0 : 0x1p-8;
-      double const terms_stored = std::is_same_v<Exec, HostExec> ? 0.0 : stored;
+      double const terms_stored = teams || !kernels::kHostRows ? stored : 0.0;
       double const real = roundings<R>(8 * (static_cast<double>(s.rank) + 20));
       double const walk = 25 * std::sqrt(static_cast<double>(s.width));
       auto const elements = [&](auto const& got, auto const& want, char const* what) {
@@ -185,7 +189,7 @@ TYPED_TEST(SlotFfnTest, ForwardAndBackward) {
       elements(found.act, expected.act, "act");
       elements(found.slot_act, expected.slot_act, "slot_act");
       elements(found.dslot, expected.dslot, "dslot");
-      // K terms, which devices read back rounded
+      // K terms, which teams read back rounded
       expect_near_all(found.dbase, expected.dbase, stored,
                       (real + static_cast<double>(s.active) * terms_stored) * (1 + largest(expected.dslot)),
                       "dbase");
@@ -195,6 +199,10 @@ TYPED_TEST(SlotFfnTest, ForwardAndBackward) {
     }
   }
 }
+
+TYPED_TEST(SlotFfnTest, ForwardAndBackward) { expect_plain_results<TypeParam>(false); }
+
+TYPED_TEST(SlotFfnTest, ForwardAndBackwardByTeams) { expect_plain_results<TypeParam>(true); }
 
 TYPED_TEST(SlotFfnTest, FarFromZero) {
   using T = TypeParam;

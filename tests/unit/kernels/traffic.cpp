@@ -25,8 +25,6 @@ kernels::KernelShape shape() {
   s.active = 2;
   s.rank = 3;
   s.parts = 2;
-  s.combined = 8;
-  s.summed = 8;
   s.elements = 100;
   return s;
 }
@@ -53,6 +51,18 @@ TEST(Traffic, HalvesWithValuesOfTwoBytesButForSums) {
   double const whole = kernel_traffic("rmsnorm_forward", s)->moved();
   s.value_bytes = 2;
   EXPECT_DOUBLE_EQ(kernel_traffic("rmsnorm_forward", s)->moved(), (whole - 4.0 * 6) / 2 + 4.0 * 6);
+}
+
+TEST(Traffic, CountsArithmeticThatHasAFloor) {
+  auto s = shape();
+  auto const ffn = kernels::kernel_arithmetic("slot_ffn_backward", s);
+  EXPECT_DOUBLE_EQ(ffn.exponentials, 6.0 * 2 * 12);
+  EXPECT_DOUBLE_EQ(ffn.flops, 2.0 * 5 * 3 * 6 * 2 * 12);  // gate, up and down in, two dot products out
+  EXPECT_DOUBLE_EQ(kernels::kernel_arithmetic("dropout_forward", s).counters, 6.0 * 8 / 4);
+  EXPECT_DOUBLE_EQ(kernels::kernel_arithmetic("cross_entropy_backward", s).exponentials, 6.0 * 50);
+  s.value_bytes = 2;  // the gradient does not fit what it needs
+  EXPECT_DOUBLE_EQ(kernels::kernel_arithmetic("cross_entropy_backward", s).exponentials, 2 * 6.0 * 50);
+  EXPECT_DOUBLE_EQ(kernels::kernel_arithmetic("rmsnorm_forward", s).exponentials, 0.0);
 }
 
 TEST(Traffic, KnowsEveryKernelOnce) {
