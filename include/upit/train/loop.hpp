@@ -43,7 +43,7 @@ struct LoopReport {
   double seconds = 0.0;
   Index tokens = 0;
   Index first = 0;  // steps that were done before
-  RouterSummary routers;
+  RouterSummary routers = {};
 };
 
 /// Trains from the newest restart state in `directory` (or from the weights as they are) to the last step.
