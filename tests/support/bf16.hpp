@@ -44,10 +44,10 @@ double distance(std::vector<R> const& a, std::vector<R> const& b) {
 ///
 /// A number is rounded 11 times a layer on its way through the residual stream, attention and FFN (three
 /// norms' worth of sums and outputs, q k v, rotary, attention, gate and up, activation, two branches) and
-/// three times around the last norm; its gradient as often again. A rounding to 8 bits errs by at most 2^-8 of
-/// the value, 2^-8 / sqrt(6) in the mean square of values spread over a binade; independent errors add in
-/// squares, and what amplifies them (norms of vectors of a dozen numbers, the softmax) is bounded by 2 here. A
-/// sum that was held in 16 bits over the model's dozen terms would add a dozen roundings to each of these.
+/// three times around the last norm; its gradient as often again. A rounding to 8 bits errs by at most 2^-8
+/// of the value, 2^-8 / sqrt(6) in the mean square of values spread over a binade; independent errors add in
+/// squares, and what amplifies them (norms of vectors of a dozen numbers, the softmax) is bounded by 2 here.
+/// A sum that was held in 16 bits over the model's dozen terms would add a dozen roundings to each of these.
 inline double rounding_band(Index layers, bool backward) {
   double const roundings = static_cast<double>(11 * layers + 3) * (backward ? 2.0 : 1.0);
   return 2.0 * std::sqrt(roundings / 6.0) * 0x1p-8;
