@@ -122,7 +122,7 @@ void write_addresses(Exec const& exec, Addresses const& from, void const** to) {
 /// Whether each of them leaves most of the device idle. cuBLAS' grouped kernels are slower than those of
 /// single products, so that products which fill a quarter of the multiprocessors with tiles of 128 x 128 are
 /// better off alone; no device has been asked where the line is.
-bool small(std::span<Product const> products) {
+bool all_small(std::span<Product const> products) {
   static int const multiprocessors = [] {
     int device = 0, count = 0;
     check_cuda(cudaGetDevice(&device), "cudaGetDevice");
@@ -134,6 +134,18 @@ bool small(std::span<Product const> products) {
   auto const tiles = [](Index extent) { return (extent + kTile - 1) / kTile; };
   return std::all_of(products.begin(), products.end(),
                      [&](Product const& p) { return 4 * tiles(p.m) * tiles(p.n) < multiprocessors; });
+}
+
+/// cuBLAS picks the width of its loads by extents, and cannot look at addresses that lie on the device: those
+/// it gets must be aligned to its widest loads.
+bool all_aligned(std::span<Product const> products) {
+  constexpr std::uintptr_t kWidest = 16;
+  return std::all_of(products.begin(), products.end(), [](Product const& p) {
+    return (reinterpret_cast<std::uintptr_t>(p.A) | reinterpret_cast<std::uintptr_t>(p.B) |
+            reinterpret_cast<std::uintptr_t>(p.C)) %
+               kWidest ==
+           0;
+  });
 }
 
 void multiply_together(Exec const& exec, std::span<Product const> products) {
@@ -174,7 +186,8 @@ void multiply_together(Exec const& exec, std::span<Product const> products) {
 void multiply_each(Exec const& exec, std::span<Product const> products) {
   expect(std::ssize(products) <= kMostOfAKind, "multiply_each: too many products");
 #if CUBLAS_VERSION >= 120500
-  if (products.size() > 1 && products.front().in == products.front().out && small(products)) {
+  if (products.size() > 1 && products.front().in == products.front().out && all_small(products) &&
+      all_aligned(products)) {
     multiply_together(exec, products);
     return;
   }

@@ -2,6 +2,7 @@
 // Owns small sets of random samples, and weights as plain vectors, for tests of training.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -34,7 +35,9 @@ inline TokenStore tiny_store(Index samples, Index vocabulary, Index shortest, In
 template <class T>
 std::vector<T> flat(Weights<T> const& weights) {
   std::vector<T> out;
-  for (auto const& buffer : {weights.backbone, weights.expert, weights.router}) {
+  // An array with a name: nvcc 13 loses a braced list of dependent types in the head of a loop.
+  std::array const buffers = {weights.backbone, weights.expert, weights.router};
+  for (auto const& buffer : buffers) {
     auto const host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), buffer);
     out.insert(out.end(), host.data(), host.data() + host.extent(0));
   }
