@@ -113,7 +113,6 @@ BatchPlan::BatchPlan(TokenStore const& store, std::vector<Index> subset, Index c
     Index const length = store.input_tokens(i);
     expect(length <= context, "a sample is longer than the context");
     longest_ = std::max(longest_, length);
-    shortest_ = shortest_ == 0 ? length : std::min(shortest_, length);
   }
 }
 
@@ -159,12 +158,6 @@ std::vector<MicroStep> BatchPlan::step(Index step, Index first_sample, int ranks
 Index BatchPlan::max_tokens_per_rank(int ranks) const {
   Index const sequences = ceil_div(std::min(batch_, micro_batch_), ranks);
   return sequences * (packing_ ? std::min(context_, longest_ * batch_) : longest_);
-}
-
-Index BatchPlan::max_segments_per_rank(int ranks) const {
-  Index const sequences = ceil_div(std::min(batch_, micro_batch_), ranks);
-  if (!packing_ || shortest_ == 0) return sequences;
-  return std::min(batch_, sequences * (context_ / shortest_));
 }
 
 std::vector<MicroStep> evaluation_steps(TokenStore const& store, std::span<Index const> samples,

@@ -17,12 +17,6 @@ Index TokenStore::longest() const {
   return most;
 }
 
-Index TokenStore::shortest() const {
-  Index fewest = size() > 0 ? input_tokens(0) : 0;
-  for (Index i = 0; i < size(); ++i) fewest = std::min(fewest, input_tokens(i));
-  return fewest;
-}
-
 void TokenStore::append(std::span<int const> sample, int response, int domain) {
   expect(sample.size() >= 2 && response >= 0 && response < static_cast<int>(sample.size()),
          "a sample needs two tokens and a response inside it");

@@ -8,6 +8,7 @@
 
 #include "small_llama.hpp"
 #include "upit/config/reader.hpp"
+#include "upit/core/types.hpp"
 #include "upit/core/version.hpp"
 
 namespace upit::test {

@@ -60,10 +60,8 @@ class BatchPlan {
   /// Store indices of the samples of that step, in running order.
   std::vector<Index> step_samples(Index step, Index first_sample) const;
 
-  /// Upper bounds over all steps, for buffers that are sized once: input tokens and samples of one rank in
-  /// one micro-step.
+  /// Upper bound over all steps, for buffers that are sized once: input tokens of one rank in one micro-step.
   Index max_tokens_per_rank(int ranks) const;
-  Index max_segments_per_rank(int ranks) const;
 
  private:
   std::vector<Index> const& order(Index epoch) const;
@@ -73,7 +71,7 @@ class BatchPlan {
   Index context_, batch_, micro_batch_;
   bool packing_;
   std::uint64_t seed_;
-  Index longest_ = 0, shortest_ = 0;
+  Index longest_ = 0;
   struct CachedOrder {
     Index epoch = -1;
     std::vector<Index> order;

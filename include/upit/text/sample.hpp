@@ -49,8 +49,6 @@ class TokenStore {
   }
   /// Most input tokens of any sample; 0 when empty.
   Index longest() const;
-  /// Fewest input tokens of any sample; 0 when empty.
-  Index shortest() const;
   /// Appends a sample; throws `std::logic_error` unless 0 <= response < length and length >= 2.
   void append(std::span<int const> sample, int response, int domain);
   /// xxHash of tokens, boundaries and domains: what a stage read.
