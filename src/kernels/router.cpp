@@ -18,11 +18,13 @@ template <class R>
 KOKKOS_INLINE_FUNCTION void softmax(Index n, R const* x, R* y) {
   R largest = x[0];
   for (Index i = 1; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
-  row_for(Index{0}, n, [=](Index const i) { y[i] = fast_exp(x[i] - largest); });
   R sum = 0;
-  for (Index i = 0; i < n; ++i) sum += y[i];
+  for (Index i = 0; i < n; ++i) {
+    y[i] = fast_exp(x[i] - largest);
+    sum += y[i];
+  }
   R const inverse = R(1) / sum;
-  row_for(Index{0}, n, [=](Index const i) { y[i] *= inverse; });
+  for (Index i = 0; i < n; ++i) y[i] *= inverse;
 }
 
 // K times the largest of what comes after the last choice in the order (falling logit, rising id): no
