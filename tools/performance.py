@@ -38,7 +38,7 @@ FLAGSHIP = {
     "long": ["--cases", "dense", "--sequence", "4096", "--sequences", "1"],
 }
 
-# What grows, from a base small enough to be timed often. The base's value is among those of each axis.
+# What grows, from a base small enough to be timed often. The length of sequences grows in a step of 8,192 tokens.
 BASE = {"width": 256, "layers": 4, "heads": 4, "kv-heads": 4, "ffn": 688, "vocabulary": 4096, "sequence": 256,
         "sequences": 4, "experts": 8, "top-k": 2, "rank": 8}
 ALL_CASES = "dense,lora,lora_moe,ffn_moe"
@@ -60,10 +60,12 @@ GROWTH = {
 QUICK = {"tokens": (0, 2), "sequence": (0, 1), "width": (0, 2), "layers": (0, 2), "experts": (0, 2), "active": (0, 1),
          "rank": (0, 2)}
 
-# One thread a rank, so that only ranks grow; one step of that many tokens in all, and one of as many for each rank.
-def rank_counts(cores):
-    return [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= cores]
+# One thread a rank, so that only ranks grow: over the sequences of one step, or with as many sequences for each.
+def rank_counts(most):
+    return [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= most]
 
+
+STEP_SEQUENCES, RANK_SEQUENCES = 8, 4
 
 
 class Measurement:
@@ -118,6 +120,8 @@ class Measurement:
         rows = []
         for b in json.loads(out.read_text())["benchmarks"]:
             row = {key: b[key] for key in COUNTERS if key in b}
+            if b.get("label"):
+                row["bound"] = b["label"]
             row["name"] = b["name"].split("/manual_time")[0].split("/iterations")[0]
             rows.append(row)
         return rows
@@ -138,18 +142,18 @@ class Measurement:
         for axis, (cases, points) in GROWTH.items():
             chosen = [points[i] for i in QUICK[axis]] if self.quick else points
             data["growth"][axis] = [{"x": x, "bench": self.growth(cases, point, repeats)} for x, point in chosen]
-        # Two forms of growth: the same step over more ranks, and a step that grows with them.
         data["ranks"] = {}
-        for form, sequences in (("same step", lambda n: 8), ("same share", lambda n: 4 * n)):
-            data["ranks"][form] = [{"x": n, "bench": self.growth(ALL_CASES, {"sequences": sequences(n)}, repeats,
-                                                                 ranks=n, threads=1)}
-                                   for n in rank_counts(self.threads)]
+        for form, most, sequences in (("same step", STEP_SEQUENCES, lambda n: STEP_SEQUENCES),
+                                      ("same share", self.threads, lambda n: RANK_SEQUENCES * n)):
+            data["ranks"][form] = [{"x": n, "bench": self.growth(ALL_CASES, {"sequences": sequences(n), "group": n},
+                                                                 repeats, ranks=n, threads=1)}
+                                   for n in rank_counts(min(self.threads, most))]
         data["minutes"] = (time.monotonic() - begin) / 60.0
         return data
 
 
 COUNTERS = ("bytes", "set_bytes", "flops", "best_seconds", "gbytes_per_second", "copy_gbytes_per_second", "copy_share",
-            "gflops", "ceiling_gflops", "ceiling_share")
+            "traffic_seconds", "arithmetic_seconds", "launch_seconds", "floor_share", "gflops", "ceiling_gflops", "ceiling_share")
 
 
 def say(text):

@@ -26,7 +26,8 @@ void sum_blocks(Exec const& exec, View1<int const> const& target, View2<R const>
                 View1<R> const& nll) {
   Index const V = extent(logits, 0), M = extent(logits, 1);
   Kokkos::parallel_for(
-      "upit::cross_entropy", row_policy(exec, vocabulary_blocks(V), M), KOKKOS_LAMBDA(Row const& row) {
+      kStore ? "upit::cross_entropy_exponentials" : "upit::cross_entropy",
+      row_policy(exec, vocabulary_blocks(V), M), KOKKOS_LAMBDA(Row const& row) {
         Index const b = row_index(row), begin = b * kVocabularyBlock, end = block_end(b, V);
         int const* const id = target.data();
         R* const most = largest.data() + b * M;
@@ -118,7 +119,7 @@ void scale_blocks(Exec const& exec, View1<int const> const& target, R scale, Vie
                   View2<R> const& dlogits) {
   Index const V = extent(dlogits, 0), M = extent(dlogits, 1);
   Kokkos::parallel_for(
-      "upit::cross_entropy_backward", row_policy(exec, vocabulary_blocks(V), M),
+      "upit::cross_entropy_gradient", row_policy(exec, vocabulary_blocks(V), M),
       KOKKOS_LAMBDA(Row const& row) {
         Index const b = row_index(row), begin = b * kVocabularyBlock, end = block_end(b, V);
         int const* const id = target.data();
@@ -147,7 +148,7 @@ void round_blocks(Exec const& exec, View1<int const> const& target, Real<T> scal
   using R = Real<T>;
   Index const V = extent(logits, 0), M = extent(logits, 1);
   Kokkos::parallel_for(
-      "upit::cross_entropy_backward", row_policy(exec, vocabulary_blocks(V), M),
+      "upit::cross_entropy_rounded", row_policy(exec, vocabulary_blocks(V), M),
       KOKKOS_LAMBDA(Row const& row) {
         Index const b = row_index(row), begin = b * kVocabularyBlock, end = block_end(b, V);
         int const* const id = target.data();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the table of bytes by kernel.
+// Owns the table of kernels: their bytes, arithmetic and launches.
 #include "upit/kernels/traffic.hpp"
 
 #include "upit/kernels/cross_entropy.hpp"
@@ -15,12 +15,16 @@ Traffic moved(double read, double written, double both = 0.0) {
   return {read + both, written + both, read + written + both};
 }
 
+using S = KernelShape const&;
+
+constexpr auto kNothing = [](S) { return Arithmetic{}; };
+
 struct Entry {
   std::string_view kernel;
-  Traffic (*bytes)(KernelShape const&);
+  Traffic (*bytes)(S);
+  Arithmetic (*arithmetic)(S) = kNothing;
+  Index launches = 1;  // of one call
 };
-
-using S = KernelShape const&;
 
 double slots(S s) { return s.tokens * s.active; }
 double row(S s) { return s.tokens * s.width * s.value_bytes; }                       // (N, C)
@@ -68,6 +72,12 @@ Traffic attention_softmax_backward(S s) {
   return moved(2 * s.tokens * s.heads * kReal, rounded, 2 * scores(s) * kReal);
 }
 
+Arithmetic exponentials(double count) { return {.exponentials = count}; }
+Arithmetic of_swiglu(S s) { return exponentials(s.tokens * s.ffn); }
+Arithmetic of_logits(S s) { return exponentials(s.tokens * s.vocabulary); }
+Arithmetic of_scores(S s) { return exponentials(scores(s)); }
+Arithmetic of_dropout(S s) { return {.counters = s.tokens * s.width / 4}; }  // four numbers each
+
 Traffic adamw(S s) {
   // Gradient in, master and moments in and out; narrower weights are a rounded copy of the masters.
   double const copy = s.value_bytes == kReal ? 0.0 : s.elements * s.value_bytes;
@@ -81,11 +91,14 @@ constexpr Entry kTable[] = {
     {"add_rmsnorm_forward",
      [](S s) { return moved(2 * row(s) + s.width * s.value_bytes, 2 * row(s) + reals(s)); }},
     {"rotary_forward", rotary},
-    {"swiglu_forward", [](S s) { return moved(2 * wide(s), wide(s)); }},
-    {"router_topk", [](S s) { return moved(routed(s), slot_ids(s) + gates(s) + routed(s)); }},
-    {"router_statistics", [](S s) { return moved(slot_ids(s) + routed(s), 16.0 * s.experts + 8.0); }},
-    {"auxiliary_router", [](S s) { return moved(reals(s), reals(s)); }},
-    {"dispatch_plan", [](S s) { return moved(slot_ids(s), 2 * slot_ids(s) + 8.0 * (s.experts + 1)); }},
+    {"swiglu_forward", [](S s) { return moved(2 * wide(s), wide(s)); }, of_swiglu},
+    {"router_topk", [](S s) { return moved(routed(s), slot_ids(s) + gates(s) + routed(s)); },
+     [](S s) { return exponentials(s.tokens * (s.experts + s.active)); }},
+    {"router_statistics", [](S s) { return moved(slot_ids(s) + routed(s), 16.0 * s.experts + 8.0); },
+     kNothing, 3},
+    {"auxiliary_router", [](S s) { return moved(reals(s), reals(s)); }, kNothing, 3},
+    {"dispatch_plan",  // with enough slots for counters of their own
+     [](S s) { return moved(slot_ids(s), 2 * slot_ids(s) + 8.0 * (s.experts + 1)); }, kNothing, 5},
     {"gather_slots", [](S s) { return moved(row(s) + slot_ids(s), s.active * row(s)); }},
     {"combine_slots", [](S s) { return moved(s.active * row(s) + gates(s) + slot_ids(s), row(s)); }},
     {"low_rank_gate_forward", [](S s) { return moved(slot_low(s) + slot_ids(s) + gates(s), low(s)); }},
@@ -95,13 +108,23 @@ constexpr Entry kTable[] = {
      [](S s) {
        return moved(2 * wide(s) + slot_matrices(s) + slots(s) * 2 * s.rank * s.value_bytes + routes(s),
                     wide(s) + slots(s) * s.rank * kReal);
+     },
+     [](S s) {
+       return Arithmetic{.exponentials = slots(s) * s.ffn, .flops = 6 * s.rank * slots(s) * s.ffn};
      }},
-    {"dropout_forward", [](S s) { return dropout(row(s), row(s), 0.0, s); }},
-    {"dropout_mask",
-     [](S s) { return moved(s.tokens * (8.0 + kId), wide(s)); }},  // of A of down, the only one stored
+    {"dropout_forward", [](S s) { return dropout(row(s), row(s), 0.0, s); }, of_dropout},
+    {"dropout_mask",  // of A of down, the only one stored
+     [](S s) { return moved(s.tokens * (8.0 + kId), wide(s)); },
+     [](S s) { return Arithmetic{.counters = s.tokens * s.ffn / 4}; }},
     {"gather_rows", [](S s) { return moved(row(s) + ids(s), row(s)); }},
-    {"cross_entropy", [](S s) { return moved(logits(s) + ids(s), reals(s)); }},
-    {"cross_entropy_backward", cross_entropy_backward},
+    {"cross_entropy", [](S s) { return moved(logits(s) + ids(s), reals(s)); }, of_logits, 2},
+    {"cross_entropy_backward", cross_entropy_backward,  // the call; its launches are those that follow
+     [](S s) { return exponentials((s.value_bytes == kReal ? 1 : 2) * s.tokens * s.vocabulary); }, 3},
+    {"cross_entropy_exponentials", [](S s) { return moved(ids(s), reals(s), logits(s)); }, of_logits},
+    {"cross_entropy_gradient", [](S s) { return moved(ids(s) + reals(s), 0.0, logits(s)); }},
+    {"cross_entropy_rounded",
+     [](S s) { return moved(ids(s) + 2 * reals(s) + logits(s), s.tokens * s.vocabulary * s.value_bytes); },
+     of_logits},
     {"cross_entropy_nll",
      [](S s) {
        double const blocks = static_cast<double>(vocabulary_blocks(static_cast<Index>(s.vocabulary)));
@@ -111,7 +134,7 @@ constexpr Entry kTable[] = {
     {"rmsnorm_backward",
      [](S s) { return moved(2 * row(s) + s.width * s.value_bytes + reals(s), 0.0, row(s)); }},
     {"rmsnorm_backward_weight", [](S s) { return moved(2 * row(s) + reals(s), 0.0, s.width * kReal); }},
-    {"swiglu_backward", [](S s) { return moved(wide(s), 0.0, 2 * wide(s)); }},
+    {"swiglu_backward", [](S s) { return moved(wide(s), 0.0, 2 * wide(s)); }, of_swiglu},
     {"low_rank_gate_backward",
      [](S s) { return moved(2 * slot_low(s) + slot_ids(s) + gates(s), low(s), gates(s)); }},
     {"combine_slots_backward",
@@ -123,17 +146,20 @@ constexpr Entry kTable[] = {
      [](S s) {
        return moved(wide(s) + slot_matrices(s) + slots(s) * 3 * s.rank * s.value_bytes + routes(s),
                     3 * slot_wide(s) + slots(s) * 2 * s.rank * kReal, 2 * wide(s) + gates(s));
+     },
+     [](S s) {
+       return Arithmetic{.exponentials = slots(s) * s.ffn, .flops = 10 * s.rank * slots(s) * s.ffn};
      }},
     {"sum_slots", [](S s) { return moved(s.active * row(s) + slot_ids(s), row(s)); }},
-    {"dropout_backward", [](S s) { return dropout(row(s), 0.0, row(s), s); }},
+    {"dropout_backward", [](S s) { return dropout(row(s), 0.0, row(s), s); }, of_dropout},
     {"router_backward",
      [](S s) { return moved(routed(s) + slot_ids(s) + 2 * gates(s) + s.experts * kReal, routed(s)); }},
     {"attention_delta",
      [](S s) {
        return moved(2 * s.tokens * s.heads * s.head_width * s.value_bytes, s.tokens * s.heads * kReal);
      }},
-    {"attention_softmax", attention_softmax},
-    {"attention_softmax_backward", attention_softmax_backward},
+    {"attention_softmax", attention_softmax, of_scores},
+    {"attention_softmax_backward", attention_softmax_backward, of_scores},
     {"attention_round",
      [](S s) {
        double const sums = s.tokens * 2 * s.kv_heads * s.head_width;
@@ -151,36 +177,28 @@ constexpr Entry kTable[] = {
     {"adamw", adamw},
 };
 
+Entry const* find(std::string_view kernel) {
+  for (auto const& e : kTable) {
+    if (e.kernel == kernel) return &e;
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 std::optional<Traffic> kernel_traffic(std::string_view kernel, KernelShape const& shape) {
-  for (auto const& e : kTable) {
-    if (e.kernel == kernel) return e.bytes(shape);
-  }
-  return std::nullopt;
+  Entry const* const e = find(kernel);
+  return e == nullptr ? std::nullopt : std::optional(e->bytes(shape));
 }
 
-Arithmetic kernel_arithmetic(std::string_view kernel, KernelShape const& s) {
-  double const element = s.tokens * s.ffn, slot_element = slots(s) * s.ffn, logit = s.tokens * s.vocabulary;
-  if (kernel.starts_with("swiglu")) return {.exponentials = element};
-  if (kernel == "slot_ffn_forward") {
-    return {.exponentials = slot_element, .flops = 6 * s.rank * slot_element};
-  }
-  if (kernel == "slot_ffn_backward") {
-    return {.exponentials = slot_element, .flops = 10 * s.rank * slot_element};
-  }
-  if (kernel == "cross_entropy") return {.exponentials = logit};
-  if (kernel == "cross_entropy_backward") return {.exponentials = s.value_bytes == kReal ? logit : 2 * logit};
-  if (kernel == "router_topk") return {.exponentials = s.tokens * (s.experts + s.active)};
-  if (kernel.starts_with("attention_softmax")) return {.exponentials = scores(s)};
-  if (kernel == "dropout_mask") return {.counters = element / 4};
-  if (kernel.starts_with("dropout")) return {.counters = s.tokens * s.width / 4};
-  return {};
+Arithmetic kernel_arithmetic(std::string_view kernel, KernelShape const& shape) {
+  Entry const* const e = find(kernel);
+  return e == nullptr ? Arithmetic{} : e->arithmetic(shape);
 }
 
 Index kernel_launches(std::string_view kernel) {
-  if (kernel == "dispatch_plan") return 5;  // with enough slots for counters of their own
-  return kernel == "router_statistics" || kernel == "auxiliary_router" ? 3 : 1;
+  Entry const* const e = find(kernel);
+  return e == nullptr ? 1 : e->launches;
 }
 
 std::vector<std::string_view> kernels_with_traffic() {

@@ -42,19 +42,26 @@ def steps(bars, path):
     save(figure, path)
 
 
+BOUNDS = {"memory": ("#0072B2", "o"), "arithmetic": ("#E69F00", "s"), "launch": ("#999999", "^")}
+
+
 def kernels(rows, path):
-    rows = sorted(rows, key=lambda r: r["copy_share"])
-    figure, axis = plt.subplots(figsize=(7.2, 0.19 * len(rows) + 1.0))
-    y = range(len(rows))
-    axis.hlines(y, 0, [r["copy_share"] for r in rows], color="#cccccc", linewidth=1)
-    axis.plot([r["copy_share"] for r in rows], y, "o", color="#0072B2", markersize=5)
-    axis.axvline(figures.KERNEL_AIM, color="#D55E00", linewidth=1, linestyle="--")
-    axis.text(figures.KERNEL_AIM, 1.0, f"aim {figures.KERNEL_AIM:g}", color="#D55E00", ha="center", va="bottom",
-              transform=axis.get_xaxis_transform())
-    axis.set_yticks(y, [r["kernel"] for r in rows])
+    rows = sorted(rows, key=lambda r: (list(BOUNDS).index(r["bound"]), r["floor_share"]), reverse=True)
+    figure, axis = plt.subplots(figsize=(7.2, 0.19 * len(rows) + 1.2))
+    axis.hlines(range(len(rows)), 0, [r["floor_share"] for r in rows], color="#cccccc", linewidth=1)
+    for bound, (colour, marker) in BOUNDS.items():
+        here = [(r["floor_share"], i) for i, r in enumerate(rows) if r["bound"] == bound]
+        if here:
+            axis.plot(*zip(*here), marker, color=colour, markersize=5, linestyle="none", label=f"bound by {bound}")
+    memory = [i for i, r in enumerate(rows) if r["bound"] == "memory"]
+    if memory:
+        axis.vlines(figures.KERNEL_AIM, min(memory) - 0.5, max(memory) + 0.5, color="#D55E00", linewidth=1,
+                    linestyle="--", label=f"aim {figures.KERNEL_AIM:g}")
+    axis.set_yticks(range(len(rows)), [r["kernel"] for r in rows])
     axis.set_ylim(-0.6, len(rows) - 0.4)
     axis.set_xlim(left=0)
-    axis.set_xlabel("bytes per second, as a share of a copy with the same working set")
+    axis.set_xlabel("floor / time")
+    axis.legend(ncol=4, loc="lower center", bbox_to_anchor=(0.4, 1.0))
     save(figure, path)
 
 

@@ -157,7 +157,7 @@ class Document:
     def where(self):
         self.add("## Where the time of a step goes\n")
         self.add(para(f"""From the regions and kernels that Kokkos reports (`upit bench --profile`), the mean of
-            steps of their own: a profile waits for each kernel, so that its sum is a little longer than the times above. Wide products are those of the model's matrices; narrow ones have an extent of at most
+            steps of their own, which listening to every kernel makes a little longer than those above. Wide products are those of the model's matrices; narrow ones have an extent of at most
             {figures.NARROW}: low ranks and the router. The optimizer includes the norm that clips and the zeroing of
             gradients. Host is what lies between kernels."""))
         bars = [(name, figures.parts(c["profile"])) for name, run, c, _ in self.profiled() if run != "small"]
@@ -227,16 +227,20 @@ class Document:
     def kernels(self):
         self.add("## Kernels\n")
         self.add(para("""Each kernel of a step by itself at the flagship shapes, best of many calls; its working set may
-            lie in a cache, and so may the copy's. Below some hundred KiB a launch costs more than the bytes, for the
-            copy too. A share above 1 is that of a kernel that mostly reads, or writes where it has read: a copy
-            also fetches the lines that it overwrites, which nobody counts."""))
+            lie in a cache, and so may the copy's. A kernel has three floors: its bytes at the bandwidth of a copy with
+            the same working set; its exponentials, random counters and products at rates measured with all operands in
+            the first-level cache; its launches without a body. The highest is its floor, and says what it is bound by.
+            Those bound by memory aim at 0.7 of the copy. A share above 1 is that of a kernel that mostly reads, or
+            writes where it has read: a copy also fetches the lines that it overwrites, which nobody counts; or of one
+            whose exponentials overlap with more than they do alone."""))
         rows = figures.kernel_rows(self.data["kernels"])
-        self.picture("kernels", "Bandwidth of each kernel as a share of a copy with the same working set",
-                     pictures.kernels, rows)
-        self.add(table(["kernel", "MB moved", "working set", "microseconds", "GB/s", "copy GB/s", "share"],
-                       [[f"`{r['kernel']}`", digits(r["bytes"] / 1e6), size_text(r["set_bytes"]),
-                         digits(1e6 * r["best_seconds"]), digits(r["gbytes_per_second"]),
-                         digits(r["copy_gbytes_per_second"]), f"{r['copy_share']:.2f}"] for r in rows]))
+        self.picture("kernels", "Speed of each kernel as a share of its floor", pictures.kernels, rows)
+        self.add(table(["kernel", "bound by", "MB moved", "working set", "microseconds", "floor", "floor / time", "GB/s",
+                        "copy GB/s", "share of copy"],
+                       [[f"`{r['kernel']}`", r["bound"], digits(r["bytes"] / 1e6), size_text(r["set_bytes"]),
+                         digits(1e6 * r["best_seconds"]), digits(1e6 * r["floor_share"] * r["best_seconds"]),
+                         f"{r['floor_share']:.2f}", digits(r["gbytes_per_second"]),
+                         digits(r["copy_gbytes_per_second"]), f"{r['copy_share']:.2f}"] for r in rows], left=2))
         marks = [(name, cache_bytes(size)) for name, size in self.data["machine"]["caches"].items()]
         self.add(para("The copy's bandwidth, by working set; dotted lines are the sizes of the caches of one core."))
         self.picture("copy", "Bandwidth of a copy by its working set", pictures.copies, self.curve.points, marks)
@@ -277,7 +281,7 @@ class Document:
         base = self.data["base"]
         self.add(para(f"""From shapes that are small enough to be timed often, d {base['width']}, L {base['layers']},
             f {base['ffn']}, V {base['vocabulary']:,}, {base['sequences']} sequences of {base['sequence']} tokens, E
-            {base['experts']}, K {base['top-k']}, r {base['rank']}, one is changed at a time. Dotted: time in proportion to
+            {base['experts']}, K {base['top-k']}, r {base['rank']}, one is changed at a time (sequences grow in a step of 8,192 tokens). Dotted: time in proportion to
             what grows. Small steps lie above it, where launches and the head's share count. Best times."""))
         for axis, points in self.data["growth"].items():
             label, title = AXES[axis]
@@ -298,8 +302,8 @@ class Document:
 
     def ranks(self):
         self.add("### Ranks\n")
-        self.add(para("""One thread a rank. Ranks share the tokens of a step: they pay for the sum of the gradients, FFN
-            experts also for sending tokens to them. Efficiency is the time of one rank, divided by the ranks where the
+        self.add(para("""One thread a rank. Ranks share the tokens of a step and pay for the sum of the gradients; FFN
+            experts are spread over all of them, and tokens travel to their experts. Efficiency is the time of one rank, divided by the ranks where the
             step stays the same, over the time."""))
         for form, points in self.data["ranks"].items():
             title, lines, rows = RANK_FORMS[form], {}, []

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owns the bytes that each kernel has to move: the floor that its time is compared with.
+// Owns what each kernel has to do, bytes, arithmetic and launches: the floors that its time is compared with.
 #pragma once
 
 #include <optional>
@@ -37,13 +37,14 @@ struct Traffic {
 /// kernel that the table does not know.
 std::optional<Traffic> kernel_traffic(std::string_view kernel, KernelShape const& shape);
 
-/// What of one call's arithmetic has a floor of its own. Everything else that the kernels compute hides
-/// behind their loads and stores.
+/// What of one call's arithmetic has a floor of its own. Everything else that the kernels compute hides behind
+/// their loads and stores.
 struct Arithmetic {
   double exponentials = 0.0;  // fast_exp; a division, logarithm or logistic beside it is not counted
   double counters = 0.0;      // Philox counters, four words each
   double flops = 0.0;         // of products inside the kernel, 2 a multiply-add
 };
+/// None for a kernel that the table does not know.
 Arithmetic kernel_arithmetic(std::string_view kernel, KernelShape const& shape);
 
 /// Launches of one call that carry its label: rates of a profile, which hears launches, are per call.
