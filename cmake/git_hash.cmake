@@ -4,7 +4,9 @@
 # from it, if it says so already.
 execute_process(COMMAND git describe --always --dirty --abbrev=12 WORKING_DIRECTORY "${UPIT_SOURCE}"
                 OUTPUT_VARIABLE hash OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
-if(failed)
+if(failed AND EXISTS "${UPIT_SOURCE}/.pack/commit") # an archive of tools/pack_cuda.sh
+  file(STRINGS "${UPIT_SOURCE}/.pack/commit" hash LIMIT_COUNT 1)
+elseif(failed)
   set(hash "unknown")
 endif()
 set(text "#define UPIT_GIT_HASH \"${hash}\"\n")

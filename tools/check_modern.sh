@@ -3,8 +3,6 @@
 # Builds upit against the current Kokkos (5.x, host) and runs the tests; not part of CI, run before an issue closes.
 #
 #   tools/check_modern.sh [options of tools/setup.sh] [-- CTEST ARGUMENTS...]
-#
-# By default only the tests of one process run (unit.*); `-- -R .` runs them all.
 set -Eeuo pipefail
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
@@ -18,5 +16,4 @@ while (($#)) && [[ $1 != -- ]]; do
   shift
 done
 (($# == 0)) || shift
-(($#)) || set -- -R '^unit\.'
 exec "$root/tools/setup.sh" --preset modern "${options[@]}" test "$@"

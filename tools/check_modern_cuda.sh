@@ -32,12 +32,11 @@ done
 sed 's|#define KOKKOS_SETUP_HPP_|&\n#include <setup/Kokkos_Setup_Cuda.hpp>|' \
   "$headers/KokkosCore_Config_SetupBackend.hpp" >"$build/config/KokkosCore_Config_SetupBackend.hpp"
 
-(($#)) || set -- "$root"/src/kernels/*.cpp "$root"/src/linalg/{gemm_device,gemm_cublas,peak_device}.cpp \
+(($#)) || set -- "$root"/src/kernels/*.cpp "$root"/src/linalg/{gemm_device,gemm_cublas,grouped_gemm,peak,peak_device}.cpp \
   "$root"/src/model/blocked_attention.cpp
 failed=()
 for file in "$@"; do
   object=$build/$(basename "$file").o
-  [[ ! $object -nt $file ]] || continue
   nvcc -x cu -arch=sm_90 -std=c++20 -O1 -c "$file" -o "$object" --extended-lambda --expt-relaxed-constexpr \
     -DFMT_USE_CONSTEXPR=1 -DDESUL_ATOMICS_ENABLE_CUDA -I"$build/config" -isystem "$headers" -isystem "${headers%/*}" -I"$root/include" -I"$root/src/linalg" \
     -Xcompiler -fopenmp,-fno-math-errno,-fno-trapping-math || failed+=("$(basename "$file")")

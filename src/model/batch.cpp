@@ -50,8 +50,8 @@ void Batch::assign(HostBatch const& host) {
   tokens_ = n;
   start_ = host.start;
   if (start_.empty()) start_.push_back(0);
-  // A copy of an earlier batch may still read these bytes: what it then brings is overwritten by this one,
-  // which is behind it in the same queue.
+  // No copy of an earlier batch still reads these bytes: its pass waited for the device when it read its losses
+  // (head.cpp), behind that copy in the same queue.
   std::ranges::copy(host.sample, staging_.data());
   int* const integers = reinterpret_cast<int*>(staging_.data() + n);
   std::ranges::copy(host.token, integers);
