@@ -63,6 +63,12 @@ shift 3
 launch() {
   name=$1 precision=$2 count=${3%% *} keys=${3#"${3%% *}"}
   shift 3
+  if [ -f "$directory/$name.version" ]; then
+    [ "$(cat "$directory/$name.version")" = "$version" ] ||
+      die "the run $directory/$name is of $(cat "$directory/$name.version"), this program is $version: take another directory"
+  else
+    echo "$version" >"$directory/$name.version"
+  fi
   echo "compare_precision: $deck in $precision, ranks $count, into $directory/$name" >&2
   # shellcheck disable=SC2086  # a launcher has words, and so have keys
   $launcher "$count" "$upit" "$deck" "run.directory=$directory/$name" "train.precision=$precision" \
@@ -71,13 +77,14 @@ launch() {
   [ -f "$directory/$name/metrics.csv" ] || die "the run $name left no $directory/$name/metrics.csv"
 }
 mkdir -p "$directory"
+version=$("$upit" --version </dev/null | head -n 1)
 launch fp32 fp32 "$ranks" "$@"
 launch bf16 bf16 "$ranks" "$@"
 [ -z "$beside" ] || launch beside fp32 "$beside" "$@"
 
 set -- "$directory/fp32/metrics.csv" "$directory/bf16/metrics.csv"
 [ -z "$beside" ] || set -- "$@" "$directory/beside/metrics.csv"
-echo "$deck, $("$upit" --version </dev/null | head -n 1): bf16 against fp32, ranks $ranks${beside:+; beside it fp32, ranks $beside}. In per cent of the fp32 loss."
+echo "$deck, $version: bf16 against fp32, ranks $ranks${beside:+; beside it fp32, ranks $beside}. In per cent of the fp32 loss."
 echo
 awk -F, -v bias="$bias" -v size="$size" -v most="$steps" -v beside="$beside" '
   function stop(what) { printf "compare_precision: %s\n", what | "cat >&2"; failed = 1; exit 1 }

@@ -85,3 +85,8 @@ expect(1 "compare_precision: all runs, stage post_train, step 1: missing")
 file(REMOVE "${UPIT_FOLDER}/given/bf16.csv")
 expect(1 "compare_precision: the run bf16 ended with an error")
 expect(1 "compare_precision: --steps takes a whole number, not 'x'" --steps x)
+
+# Runs of another program are not compared with this one's.
+file(WRITE "${UPIT_FOLDER}/runs/fp32.version" "program 0\n")
+losses(bf16 2.0 4.0 2.0)
+expect(1 "is of program 0, this program is program 1")
