@@ -32,7 +32,7 @@ done
 sed 's|#define KOKKOS_SETUP_HPP_|&\n#include <setup/Kokkos_Setup_Cuda.hpp>|' \
   "$headers/KokkosCore_Config_SetupBackend.hpp" >"$build/config/KokkosCore_Config_SetupBackend.hpp"
 
-(($#)) || set -- "$root"/src/kernels/*.cpp "$root"/src/linalg/{gemm_device,gemm_cublas,grouped_gemm,peak,peak_device}.cpp \
+(($#)) || set -- "$root"/src/kernels/*.cpp "$root"/src/linalg/{gemm_device,gemm_cublas,grouped_gemm,peak}.cpp \
   "$root"/src/model/blocked_attention.cpp
 failed=()
 for file in "$@"; do

@@ -26,6 +26,7 @@ packages=(
   libhdf5-openmpi-dev libhdf5-openmpi-103-1 libhdf5-openmpi-cpp-103-1 libhdf5-openmpi-hl-100 libhdf5-openmpi-fortran-102
   libtoml11-dev nlohmann-json3-dev libcli11-dev libfmt-dev libfmt9 libsentencepiece-dev libsentencepiece0
   librandom123-dev libxxhash-dev zlib1g-dev libgtest-dev libgmock-dev
+  libaec-dev libcurl4-openssl-dev libssl-dev # named on the line that links HDF5
 )
 
 pack() {
