@@ -3,6 +3,7 @@
 """Measures this program on this machine and writes docs/performance.md with its pictures.
 
     tools/performance.py BUILD                 measure, keep the results as JSON, write the document
+    tools/performance.py BUILD --part kernels  measure a part again, with the other results that are kept
     tools/performance.py --from docs/performance.json       write the document again, without measuring
 
 BUILD is a folder configured with -DUPIT_BENCHMARKS=ON in which the targets upit and bench_kernels are built. What is
@@ -76,19 +77,21 @@ class Measurement:
             if not path.exists():
                 sys.exit(f"{path} is not there: configure with -DUPIT_BENCHMARKS=ON, build upit and bench_kernels")
         self.quick = arguments.quick
+        self.repeats = 1 if self.quick else 5
         self.threads = arguments.threads or len(os.sched_getaffinity(0))
         self.launcher = arguments.launcher.split()
         self.folder = tempfile.TemporaryDirectory()
 
-    def environment(self, threads):
-        env = dict(os.environ, OMP_NUM_THREADS=str(threads), OMP_PROC_BIND="false",
+    def environment(self, threads, ranks):
+        # One rank's threads stay on their cores; those of several would all be bound to the same ones.
+        env = dict(os.environ, OMP_NUM_THREADS=str(threads), OMP_PROC_BIND="true" if ranks == 1 else "false",
                    OMPI_MCA_hwloc_base_binding_policy="none", OMPI_MCA_rmaps_base_oversubscribe="1")
         if os.geteuid() == 0:  # containers
             env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
         return env
 
-    def call(self, command, threads):
-        result = subprocess.run([str(c) for c in command], env=self.environment(threads), text=True,
+    def call(self, command, threads, ranks=1):
+        result = subprocess.run([str(c) for c in command], env=self.environment(threads, ranks), text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if result.returncode != 0:
             sys.exit(f"{' '.join(map(str, command))}\nended with {result.returncode}:\n{result.stdout[-2000:]}")
@@ -100,7 +103,7 @@ class Measurement:
         if profile:
             command.append("--profile")
         say("upit bench " + " ".join(options) + (f" ({ranks} ranks)" if ranks > 1 else ""))
-        self.call(command, threads or self.threads)
+        self.call(command, threads or self.threads, ranks)
         return json.loads(out.read_text())
 
     def growth(self, cases, point, repeats, **more):
@@ -126,29 +129,52 @@ class Measurement:
             rows.append(row)
         return rows
 
-    def all(self):
-        begin = time.monotonic()
-        repeats = 1 if self.quick else 5
-        data = {"machine": machine(), "commit": commit(self.program), "threads": self.threads,
-                "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"), "quick": self.quick, "base": BASE}
+    # Parts, each of which can be measured again alone.
+
+    def kinds(self):
         wanted = {name: FLAGSHIP[name] for name in (("kinds", "small") if self.quick else FLAGSHIP)}
-        if not data["machine"]["bf16"]:
+        if not machine()["bf16"]:
             wanted.pop("bf16", None)
-        data["flagship"] = {name: self.bench(options, repeats) for name, options in wanted.items()}
-        data["profiles"] = {name: self.bench(options + ["--ceiling", "once"], 1 if self.quick else 2, profile=True)
-                            for name, options in wanted.items()}
-        data["kernels"] = self.suite()
-        data["growth"] = {}
+        return wanted
+
+    def flagship(self):
+        return {name: self.bench(options, self.repeats) for name, options in self.kinds().items()}
+
+    def profiles(self):
+        return {name: self.bench(options + ["--ceiling", "once"], 1 if self.quick else 2, profile=True)
+                for name, options in self.kinds().items()}
+
+    def growths(self):
+        out = {}
         for axis, (cases, points) in GROWTH.items():
             chosen = [points[i] for i in QUICK[axis]] if self.quick else points
-            data["growth"][axis] = [{"x": x, "bench": self.growth(cases, point, repeats)} for x, point in chosen]
-        data["ranks"] = {}
+            out[axis] = [{"x": x, "bench": self.growth(cases, point, self.repeats)} for x, point in chosen]
+        return out
+
+    def ranks(self):
+        """Two forms of growth: the same step over more ranks, and a step that grows with them."""
+        out = {}
         for form, most, sequences in (("same step", STEP_SEQUENCES, lambda n: STEP_SEQUENCES),
                                       ("same share", self.threads, lambda n: RANK_SEQUENCES * n)):
-            data["ranks"][form] = [{"x": n, "bench": self.growth(ALL_CASES, {"sequences": sequences(n), "group": n},
-                                                                 repeats, ranks=n, threads=1)}
-                                   for n in rank_counts(min(self.threads, most))]
-        data["minutes"] = (time.monotonic() - begin) / 60.0
+            out[form] = [{"x": n, "bench": self.growth(ALL_CASES, {"sequences": sequences(n), "group": n},
+                                                       self.repeats, ranks=n, threads=1)}
+                         for n in rank_counts(min(self.threads, most))]
+        return out
+
+    PARTS = {"flagship": flagship, "profiles": profiles, "kernels": suite, "growth": growths, "ranks": ranks}
+
+    def measure(self, parts, target):
+        """Measures `parts` and writes the results after each, into those that `target` holds of the others."""
+        data = json.loads(target.read_text()) if set(parts) != set(self.PARTS) else {"parts": {}}
+        for part in parts:
+            begin = time.monotonic()
+            data[part] = rounded(self.PARTS[part](self))
+            data["parts"][part] = {"commit": commit(self.program), "minutes": rounded((time.monotonic() - begin) / 60.0),
+                                   "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")}
+            data.update(machine=machine(), threads=self.threads, quick=self.quick, base=BASE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(json.dumps(data, separators=(",", ":")).replace('},{"', '},\n{"') + "\n")
+            say(f"{part}: {target}")
         return data
 
 
@@ -198,6 +224,7 @@ def main():
     parser.add_argument("--from", dest="source", type=pathlib.Path, help="results to render instead of measuring")
     parser.add_argument("--out", type=pathlib.Path, default=HERE.parent / "docs", help="folder of the document")
     parser.add_argument("--quick", action="store_true", help="few repeats and points")
+    parser.add_argument("--part", choices=list(Measurement.PARTS), help="measure this part only, keep the others")
     parser.add_argument("--threads", type=int, help="threads of one rank; default: the cores this process may use")
     parser.add_argument("--launcher", default="mpirun", help="starts ranks, with -n N; default: mpirun")
     arguments = parser.parse_args()
@@ -207,11 +234,9 @@ def main():
     if arguments.source:
         data = json.loads(arguments.source.read_text())
     else:
-        data = rounded(Measurement(arguments.build.resolve(), arguments).all())
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        target = arguments.out / "performance.json"
-        target.write_text(json.dumps(data, separators=(",", ":")).replace('},{"', '},\n{"') + "\n")
-        say(f"results: {target}")
+        measurement = Measurement(arguments.build.resolve(), arguments)
+        data = measurement.measure([arguments.part] if arguments.part else list(Measurement.PARTS),
+                                   arguments.out / "performance.json")
     report.write(data, arguments.out)
     say(f"document: {arguments.out / 'performance.md'}")
 

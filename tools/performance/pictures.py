@@ -111,14 +111,7 @@ def growth(lines, x_label, title, power, path):
     for case, points in lines.items():
         axis.loglog(*zip(*points), marker=MARKERS[case], color=COLOURS[case], markersize=4.5, linewidth=1.4)
     xs = sorted({x for points in lines.values() for x, _ in points})
-    ends = sorted(((points[-1][1], case) for case, points in lines.items()))
-    # Names beside the last points, moved apart where these are close.
-    top, bottom = max(y for y, _ in ends), min(y for p in lines.values() for _, y in p)
-    gap, last = (max(top / bottom, 2.0)) ** 0.065, 0.0
-    for y, case in ends:
-        last = max(y, last * gap)
-        axis.annotate(figures.CASES[case], (xs[-1], last), xytext=(7, 0), textcoords="offset points",
-                      color=COLOURS[case], va="center")
+    bottom = min(y for p in lines.values() for _, y in p)
     # What x to that power would take: below the lowest line, through its end or its start.
     if power:
         at = 0 if power < 0 else -1
@@ -128,7 +121,15 @@ def growth(lines, x_label, title, power, path):
         axis.annotate("proportional" if power > 0 else "inverse", (xs[-1], line[-1]), xytext=(7, -2),
                       textcoords="offset points", color="#777777", va="center", fontsize=8)
         bottom = min(bottom, *line)
-    axis.set_ylim(bottom=bottom / 1.5)
+    ends = sorted(((points[-1][1], case) for case, points in lines.items()))
+    # Names beside the last points, moved apart where these are close.
+    top = max(y for y, _ in ends)
+    gap, last = (max(top / bottom, 2.0)) ** 0.065, 0.0
+    for y, case in ends:
+        last = max(y, last * gap)
+        axis.annotate(figures.CASES[case], (xs[-1], last), xytext=(7, 0), textcoords="offset points",
+                      color=COLOURS[case], va="center")
+    axis.set_ylim(bottom / 1.5, max(max(y for p in lines.values() for _, y in p), last) * 1.3)
     axis.set_xticks(xs, [f"{x:g}" for x in xs])
     plain_ticks(axis.yaxis)
     axis.minorticks_off()

@@ -71,11 +71,16 @@ class Document:
         self.add("# Performance\n", "<!-- Written by tools/performance.py: change that, not this. -->\n")
         if d["quick"]:
             self.add("**A trial of the script, with few repeats: no figure below is to be relied on.**\n")
-        self.add(para(f"""Measured on {d['date']} with {d['commit']}: {m['processor']} (family {m['family']}, model
-            {m['model']}{', ' + m['vector'] if m['vector'] else ''}), {m['cores']} cores for this process, {caches}, {size_text(m['memory_bytes'])} of memory;
-            one rank with {threads}, single precision, unless another number is named. The whole took
-            {d['minutes']:.0f} minutes. Machines are shared and noisy, so that times come as the best and the median of a
-            few repetitions, and shares compare what was measured side by side."""))
+        self.add(para(f"""Measured on {m['processor']} (family {m['family']}, model
+            {m['model']}{', ' + m['vector'] if m['vector'] else ''}), {m['cores']} cores for this process, {caches},
+            {size_text(m['memory_bytes'])} of memory; one rank with {threads}, single precision, unless another number is
+            named. Machines are shared and noisy, so that times come as the best and the median of a few repetitions,
+            and shares compare what was measured side by side."""))
+        names = {"flagship": "kinds of step", "profiles": "where their time goes", "kernels":
+                 "kernels, attention and products", "growth": "growth", "ranks": "ranks"}
+        self.add(table(["part", "commit", "date", "minutes"],
+                       [[names[part], p["commit"].split(",")[0], p["date"], f"{p['minutes']:.1f}" if p["minutes"] else "-"]
+                        for part, p in d["parts"].items()], left=3))
 
     def counting(self):
         self.add("## What is counted\n")
@@ -326,7 +331,8 @@ class Document:
         self.add("## How to repeat this\n")
         self.add("```sh\ncmake --preset openmp -DUPIT_BENCHMARKS=ON && cmake --build --preset openmp --target upit "
                  "bench_kernels\n"
-                 "tools/performance.py build/openmp                        # measures: the time stands above\n"
+                 "tools/performance.py build/openmp                        # measures: the minutes stand above\n"
+                 "tools/performance.py build/openmp --part kernels         # one part again\n"
                  "tools/performance.py --from docs/performance.json        # this page again from the results kept\n"
                  "build/openmp/upit bench --profile --cases dense          # one kind of step\n"
                  "build/openmp/tests/bench/bench_kernels --benchmark_filter=swiglu\n```\n")
