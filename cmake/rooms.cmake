@@ -51,7 +51,7 @@ endfunction()
 # upit_linalg_sources(out): each build has one set of files behind the door of linalg: OpenBLAS and oneDNN, cuBLAS, or
 # hipBLAS.
 function(upit_linalg_sources out)
-  set(names grouped_gemm peak)
+  set(names grouped_gemm peak tf32)
   if(NOT UPIT_DEVICE STREQUAL "")
     list(APPEND names gemm_device peak_device)
     if(UPIT_HAS_PRODUCTS)

@@ -13,6 +13,7 @@ template <class T>
 slots::Slots<T> checked(SlotFfn<T> const& s, Index tokens, Index width) {
   Index const active = extent(s.gate, 1), rank = extent(s.gate_b, 1), slots = tokens * active;
   expect(active > 0, "slot_ffn: K >= 1");
+  expect(rank > 0, "slot_ffn: R >= 1");
   auto const fits = [&](View3<T const> const& b) {
     return b.extent(0) == s.gate_b.extent(0) && extent(b, 1) == rank && extent(b, 2) == width;
   };
@@ -44,11 +45,10 @@ slots::Slots<T> checked(SlotFfn<T> const& s, Index tokens, Index width) {
 
 template <class T>
 slots::Slots<T> checked_forward(SlotFfn<T> const& slots, View2<T const> const& base, View2<T> const& act,
-                                View2<T> const& slot_act, View2<Real<T>> const& low2) {
+                                View2<Real<T>> const& low2) {
   Index const tokens = extent(act, 0), width = extent(act, 1);
   slots::Slots<T> const s = checked(slots, tokens, width);
   expect_shape(base, tokens, 2 * width, "slot_ffn_forward: base");
-  if (!kHostRows) expect_shape(slot_act, tokens * s.active, width, "slot_ffn_forward: slot_act");
   expect_shape(low2, tokens * s.active, s.rank, "slot_ffn_forward: low2");
   return s;
 }
@@ -80,7 +80,7 @@ template <class T>
 void slot_ffn_forward(Exec const& exec, SlotFfn<T> const& slots, View2<T const> const& base,
                       View2<T> const& act, View2<T> const& slot_act, View2<Real<T>> const& low2) {
   if constexpr (kHostRows) {
-    auto const s = checked_forward<T>(slots, base, act, slot_act, low2);
+    auto const s = checked_forward<T>(slots, base, act, low2);
     T const* const b = base.data();
     T* const a = act.data();
     Real<T>* const l = low2.data();
@@ -109,7 +109,8 @@ void slot_ffn_backward(Exec const& exec, SlotFfn<T> const& slots, View2<T const>
 template <class T>
 void slot_ffn_forward_by_teams(Exec const& exec, SlotFfn<T> const& slots, View2<T const> const& base,
                                View2<T> const& act, View2<T> const& slot_act, View2<Real<T>> const& low2) {
-  auto const s = checked_forward<T>(slots, base, act, slot_act, low2);
+  auto const s = checked_forward<T>(slots, base, act, low2);
+  expect_shape(slot_act, s.tokens * s.active, s.width, "slot_ffn_forward: slot_act");
   T const* const b = base.data();
   T *const a = act.data(), *const each = slot_act.data();
   Real<T>* const l = low2.data();

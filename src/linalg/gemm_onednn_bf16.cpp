@@ -224,12 +224,12 @@ class Products {
   std::mutex mutex_;
 };
 
-}  // namespace
-
 Products& products() {
   static Products all;  // library handles; nothing here outlives Kokkos' memory
   return all;
 }
+
+}  // namespace
 
 Index bf16_scratch(Op a, Op b, Index m, Index n, Index k) {
   Index const lda = a == Op::none ? k : m, ldb = b == Op::none ? n : k;

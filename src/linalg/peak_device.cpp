@@ -23,8 +23,8 @@ void product(Exec const& exec, ProductShape const& s, float const* a, float cons
 
 std::span<PeakProduct const> peak_products(bool bf16) {
   static std::array<PeakProduct, 1> const kSingle = {{{device_library(), product<Storage::f32>}}};
-  static std::array<PeakProduct, 1> const kHalf = {{{device_library(), product<Storage::bf16>}}};
-  return bf16 ? kHalf : kSingle;
+  static std::array<PeakProduct, 1> const kBf16 = {{{device_library(), product<Storage::bf16>}}};
+  return bf16 ? kBf16 : kSingle;
 }
 
 }  // namespace upit::backend

@@ -23,15 +23,15 @@ constexpr std::array<PeakProduct, 1> kSingle = {{{"OpenBLAS", single<gemm_blas>}
 
 #ifdef UPIT_HAS_ONEDNN_BF16
 template <class TC, Bf16Kernel kernel>
-void half(Exec const&, ProductShape const& s, float const* a, float const* b, float* c) {
+void bf16(Exec const&, ProductShape const& s, float const* a, float const* b, float* c) {
   gemm_bf16(Op::none, Op::none, s.m, s.n, s.k, 1.0f, reinterpret_cast<bfloat16 const*>(a), s.k,
             reinterpret_cast<bfloat16 const*>(b), s.n, 0.0f, reinterpret_cast<TC*>(c), s.n, kernel);
 }
-constexpr std::array<PeakProduct, 4> kHalf = {
-    {{"oneDNN, fixed extents", half<bfloat16, Bf16Kernel::fixed>},
-     {"oneDNN, any extents", half<bfloat16, Bf16Kernel::general>},
-     {"oneDNN, fixed extents, results in fp32", half<float, Bf16Kernel::fixed>},
-     {"oneDNN, any extents, results in fp32", half<float, Bf16Kernel::general>}}};
+constexpr std::array<PeakProduct, 4> kBf16 = {
+    {{"oneDNN, fixed extents", bf16<bfloat16, Bf16Kernel::fixed>},
+     {"oneDNN, any extents", bf16<bfloat16, Bf16Kernel::general>},
+     {"oneDNN, fixed extents, results in fp32", bf16<float, Bf16Kernel::fixed>},
+     {"oneDNN, any extents, results in fp32", bf16<float, Bf16Kernel::general>}}};
 #endif
 
 }  // namespace
@@ -39,7 +39,7 @@ constexpr std::array<PeakProduct, 4> kHalf = {
 std::span<PeakProduct const> peak_products(bool bf16) {
   if (!bf16) return kSingle;
 #ifdef UPIT_HAS_ONEDNN_BF16
-  if (bf16_products() != Bf16Products::none) return kHalf;
+  if (bf16_products() != Bf16Products::none) return kBf16;
 #endif
   return {};
 }

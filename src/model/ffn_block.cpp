@@ -128,8 +128,10 @@ template void backward_through_a(FfnPass<bfloat16> const&);
 template <class T>
 void route_tokens(FfnPass<T> const& p) {
   auto const& s = p.state;
-  FullFp32 const digits;
-  linear<Real<T>>(p.exec, detail::router_input(p), p.parameter.router.weight, s.logits);
+  {
+    FullFp32 const digits;  // logits decide discretely: fewer digits would choose other experts
+    linear<Real<T>>(p.exec, detail::router_input(p), p.parameter.router.weight, s.logits);
+  }
   if (p.expert.router != RouterUse::gate) return;
   bool const softmax_first = p.expert.order == RouterOrder::softmax_topk;
   auto const whole =
@@ -178,17 +180,19 @@ void ffn_backward(FfnPass<T> const& p, View1<Real<T>> const& balance, bool need_
                                       balance, t.dlogits);
   }
   auto const& router = p.parameter.router;
-  FullFp32 const digits;
-  if (router.trained()) {
-    linear_backward_weight<Real<T>>(p.exec, t.dlogits, detail::router_input(p), router.gradient);
+  {
+    FullFp32 const digits;  // these gradients move weights whose logits decide discretely
+    if (router.trained()) {
+      linear_backward_weight<Real<T>>(p.exec, t.dlogits, detail::router_input(p), router.gradient);
+    }
+    if (!need_dh) return;
+    if constexpr (std::is_same_v<T, Real<T>>) {
+      linear_backward<T>(p.exec, t.dlogits, router.weight, t.dh, 1);
+    } else {
+      linear_backward<Real<T>>(p.exec, t.dlogits, router.weight, t.wide);
+    }
   }
-  if (!need_dh) return;
-  if constexpr (std::is_same_v<T, Real<T>>) {
-    linear_backward<T>(p.exec, t.dlogits, router.weight, t.dh, 1);
-  } else {
-    linear_backward<Real<T>>(p.exec, t.dlogits, router.weight, t.wide);
-    kernels::add_wide<T>(p.exec, t.wide, t.dh);
-  }
+  if constexpr (!std::is_same_v<T, Real<T>>) kernels::add_wide<T>(p.exec, t.wide, t.dh);
 }
 
 template void route_tokens(FfnPass<float> const&);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "upit/model/workspace.hpp"
 
-#include "upit/kernels/row.hpp"
+#include "upit/kernels/slot_ffn.hpp"
 
 namespace upit {
 namespace {
@@ -47,8 +47,7 @@ Workspace<T>::Workspace(ModelConfig const& model, ExpertConfig const& expert, In
   if (!std::is_same_v<T, Real<T>> && expert.router != RouterUse::none) s.wide = make<R2>("wide", n, c);
   if (expert.mixes_lora_ffns()) {
     Index const slots = n * expert.active;
-    // Hosts keep it in cache while they go forward.
-    if (with_backward || !kernels::kHostRows) s.slot_act = make<V2>("slot_act", slots, f);
+    if (with_backward || kernels::kSlotFfnForwardKeepsAct) s.slot_act = make<V2>("slot_act", slots, f);
     s.slot_low2 = make<R2>("slot_low2", slots, expert.rank);
     if (expert.dropout > 0.0) s.mask = make<V2>("mask", n, f);
   }

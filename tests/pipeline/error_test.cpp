@@ -4,8 +4,10 @@
 #include <sys/resource.h>
 
 #include <limits>
+#include <type_traits>
 
 #include "small_llama.hpp"
+#include "upit/core/types.hpp"
 
 namespace upit::test {
 namespace {
@@ -221,6 +223,9 @@ std::vector<Mistake> mistakes() {
       {"DirectoryInProc", with({"run.directory=/proc/upit"}), {"/proc/upit", "run directory"}},
       {"BrokenWeights", base_with(llama_with_nan()), {"not finite", "step 1"}},
   };
+  if (std::is_same_v<Exec, HostExec>) {
+    all.push_back({"Tf32OnAHost", with({"train.tf32=true"}), {"train.tf32 = true", "NVIDIA"}});
+  }
   return all;
 }
 

@@ -3,8 +3,12 @@
 #pragma once
 
 #include "upit/core/types.hpp"
+#include "upit/kernels/row.hpp"
 
 namespace upit::kernels {
+
+/// Whether `slot_ffn_forward` writes slot_act: devices do, hosts keep it in cache.
+inline constexpr bool kSlotFfnForwardKeepsAct = !kHostRows;
 
 /// Slots s = n*K + k of the tokens, their experts and the experts' matrices, all of one layer.
 template <class T>
@@ -25,7 +29,7 @@ struct SlotFfn {
 ///
 ///   base      (N, 2F)  in   [gate | up] of the base FFN
 ///   act       (N, F)   out
-///   slot_act  (S, F)   out  sorted: mask * a on devices; hosts keep it in cache, here it may be empty
+///   slot_act  (S, F)   out  sorted: mask * a; unless kSlotFfnForwardKeepsAct not written and may be empty
 ///   low2      (S, R)   out  sorted
 ///
 /// Enqueued on `exec`, not finished, when it returns.

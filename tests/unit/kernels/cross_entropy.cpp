@@ -10,7 +10,8 @@
 namespace upit::test {
 namespace {
 
-std::vector<Shape> const kShapes = {{0, 4}, {1, 1}, {3, 7}, {9, 64}, {4, 1025}, {2, 5000}};
+std::vector<Shape> const kShapes = {{0, 4},    {1, 1},    {3, 7},    {9, 64},
+                                    {4, 1025}, {2, 5000}, {65, 300}, {130, 520}};
 
 std::vector<int> targets(Index M, Index V) {
   std::vector<int> t;

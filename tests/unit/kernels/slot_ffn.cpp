@@ -13,10 +13,11 @@ struct Shape {
   Index slots() const { return tokens * active; }
 };
 
-// Ranks around a group of eight; more tokens than a block, widths beyond a stretch; experts without a slot.
-std::vector<Shape> const kShapes = {{0, 3, 2, 8, 5},     {1, 1, 1, 1, 1},    {5, 4, 2, 4, 0},
-                                    {7, 4, 2, 4, 33},    {70, 5, 3, 5, 65},  {33, 8, 2, 8, 257},
-                                    {3, 40, 1, 16, 600}, {40, 3, 3, 17, 31}, {65, 2, 2, 9, 513}};
+// Ranks around a group of eight, and two groups with two slots at once; more tokens than a block, widths
+// beyond a stretch; experts without a slot.
+std::vector<Shape> const kShapes = {
+    {0, 3, 2, 8, 5},    {1, 1, 1, 1, 1},     {5, 4, 2, 4, 0},    {7, 4, 2, 4, 33},   {70, 5, 3, 5, 65},
+    {33, 8, 2, 8, 257}, {3, 40, 1, 16, 600}, {40, 3, 3, 17, 31}, {65, 2, 2, 9, 513}, {40, 3, 2, 16, 200}};
 
 template <class T>
 struct Problem {
@@ -204,30 +205,34 @@ TYPED_TEST(SlotFfnTest, ForwardAndBackward) { expect_plain_results<TypeParam>(fa
 
 TYPED_TEST(SlotFfnTest, ForwardAndBackwardByTeams) { expect_plain_results<TypeParam>(true); }
 
-TYPED_TEST(SlotFfnTest, FarFromZero) {
-  using T = TypeParam;
+template <class T>
+void expect_limits_far_from_zero(bool teams) {
   Problem<T> p = problem<T>({1, 1, 1, 1, 4}, false);
   p.base = {T(1000), T(-1000), T(100), T(-100), T(2), T(2), T(2), T(2)};
   p.gate_b = p.up_b = p.down_a = std::vector<T>(4, T(0));
   p.gate = {1};
   p.dact = std::vector<T>(4, T(1));
-  Result const found = run(p);
+  Result const found = run(p, teams);
   double const tolerance = std::is_same_v<T, Real<T>> ? roundings<T>(4) : 0x1p-7;
   expect_near_all(found.act, {2000, 0, 200, 0}, tolerance, 1e-30, "act");
   expect_near_all(found.dbase, {2, 0, 2, 0, 1000, 0, 100, 0}, tolerance, 1e-30, "dbase");
 }
 
-TEST(SlotFfn, BackwardIsTheDerivative) {
+TYPED_TEST(SlotFfnTest, FarFromZero) { expect_limits_far_from_zero<TypeParam>(false); }
+
+TYPED_TEST(SlotFfnTest, FarFromZeroByTeams) { expect_limits_far_from_zero<TypeParam>(true); }
+
+void expect_derivative(bool teams) {
   for (bool const masked : {false, true}) {
     auto const p = problem<double>({3, 4, 2, 9, 5}, masked);
-    Result found = run(p);
+    Result found = run(p, teams);
     for (std::size_t i = 0; i < p.dgate.size(); ++i) found.dgate[i] -= p.dgate[i];
     auto const check = [&](std::vector<double> Problem<double>::*input, std::vector<double> const& gradient,
                            char const* what) {
       auto const loss = [&](std::vector<double> const& x) {
         Problem<double> changed = p;
         changed.*input = x;
-        Result const out = run(changed);
+        Result const out = run(changed, teams);
         return dot(out.act, p.dact) + dot(out.low2, p.dlow2);
       };
       expect_gradient(loss, p.*input, gradient, what);
@@ -237,6 +242,10 @@ TEST(SlotFfn, BackwardIsTheDerivative) {
     check(&Problem<double>::gate, found.dgate, "gate");
   }
 }
+
+TEST(SlotFfn, BackwardIsTheDerivative) { expect_derivative(false); }
+
+TEST(SlotFfn, BackwardIsTheDerivativeByTeams) { expect_derivative(true); }
 
 TEST(SlotFfn, RefusesMatricesOfAnotherShape) {
   auto p = problem<float>({2, 2, 1, 3, 4}, false);
@@ -248,6 +257,42 @@ TEST(SlotFfn, RefusesMatricesOfAnotherShape) {
   View2<float> const act("act", 2, 4), low2("low2", 2, 3);
   EXPECT_THROW(kernels::slot_ffn_forward<float>(Exec(), slots, to_view(p.base, 2, 8), act, act, low2),
                std::logic_error);
+}
+
+TEST(SlotFfn, RefusesRankZero) {
+  auto p = problem<float>({2, 2, 1, 3, 4}, false);
+  View3<float> const none("none", 2, 0, 4);
+  kernels::SlotFfn<float> const slots = {none,
+                                         none,
+                                         none,
+                                         View2<float>("low", 2, 0),
+                                         to_view(p.expert, 2, 1),
+                                         to_view(p.gate, 2, 1),
+                                         to_view(p.offset),
+                                         to_view(p.sorted.order),
+                                         to_view(p.sorted.place),
+                                         View2<float>()};
+  View2<float> const act("act", 2, 4), low2("low2", 2, 0);
+  EXPECT_THROW(kernels::slot_ffn_forward<float>(Exec(), slots, to_view(p.base, 2, 8), act, act, low2),
+               std::logic_error);
+}
+
+TEST(SlotFfn, TeamsRefuseToGoForwardWithoutSlotAct) {
+  auto p = problem<float>({2, 2, 1, 3, 4}, false);
+  kernels::SlotFfn<float> const slots = {
+      stack(p.gate_b, p.shape), stack(p.up_b, p.shape), stack(p.down_a, p.shape), to_view(p.low, 2, 6),
+      to_view(p.expert, 2, 1),  to_view(p.gate, 2, 1),  to_view(p.offset),        to_view(p.sorted.order),
+      to_view(p.sorted.place),  View2<float>()};
+  View2<float> const act("act", 2, 4), low2("low2", 2, 3), none("none", 0, 4);
+  auto const base = to_view(p.base, 2, 8);
+  EXPECT_THROW(kernels::slot_ffn_forward_by_teams<float>(Exec(), slots, base, act, none, low2),
+               std::logic_error);
+  auto const forward = [&] { kernels::slot_ffn_forward<float>(Exec(), slots, base, act, none, low2); };
+  if (kernels::kSlotFfnForwardKeepsAct) {
+    EXPECT_THROW(forward(), std::logic_error);
+  } else {
+    EXPECT_NO_THROW(forward());
+  }
 }
 
 }  // namespace

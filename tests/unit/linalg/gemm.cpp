@@ -37,8 +37,13 @@ TYPED_TEST(Gemm, WrongLeadingDimensionsThrow) {
   EXPECT_THROW(product(Op::none, Op::none, 4, 3, 2), std::logic_error);
 }
 
-TYPED_TEST(Gemm, Grouped) { check_grouped<TypeParam>(); }
-TYPED_TEST(Gemm, GroupedTransposed) { check_grouped_transposed<TypeParam>(); }
+TYPED_TEST(Gemm, Grouped) {
+  for (bool const aligned : {false, true}) check_grouped<TypeParam>(aligned);
+}
+
+TYPED_TEST(Gemm, GroupedTransposed) {
+  for (bool const aligned : {false, true}) check_grouped_transposed<TypeParam>(aligned);
+}
 
 TYPED_TEST(Gemm, FallingOffsetsThrow) {
   using T = TypeParam;

@@ -28,13 +28,17 @@ TEST_F(GemmBf16, IntoFloat) {
 }
 
 TEST_F(GemmBf16, Grouped) {
-  check_grouped<bfloat16>();
-  check_grouped<bfloat16, float>();
+  for (bool const aligned : {false, true}) {
+    check_grouped<bfloat16>(aligned);
+    check_grouped<bfloat16, float>(aligned);
+  }
 }
 
 TEST_F(GemmBf16, GroupedTransposed) {
-  check_grouped_transposed<bfloat16>();
-  check_grouped_transposed<bfloat16, float>();
+  for (bool const aligned : {false, true}) {
+    check_grouped_transposed<bfloat16>(aligned);
+    check_grouped_transposed<bfloat16, float>(aligned);
+  }
 }
 
 // More shapes than are kept, twice: those dropped are made again and give the same bits.

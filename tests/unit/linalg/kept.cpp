@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <new>
 
@@ -11,13 +12,15 @@
 
 namespace upit::test {
 namespace {
-std::size_t largest_allocation = 0;
+std::atomic<std::size_t> largest_allocation = 0;  // threads of the libraries allocate too
 }
 }  // namespace upit::test
 
 void* operator new(std::size_t size, std::align_val_t alignment) {
   auto const a = static_cast<std::size_t>(alignment);
-  upit::test::largest_allocation = std::max(upit::test::largest_allocation, size);
+  std::size_t largest = upit::test::largest_allocation;
+  while (size > largest && !upit::test::largest_allocation.compare_exchange_weak(largest, size)) {
+  }
   void* const out = std::aligned_alloc(a, (size + a - 1) / a * a);
   if (out == nullptr) throw std::bad_alloc();
   return out;
@@ -28,7 +31,7 @@ void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::fre
 namespace upit::test {
 namespace {
 
-/// Bytes of the largest buffer that a product with B^T takes; the shape is larger than any before.
+/// Bytes of the largest buffer that a product with B^T takes.
 template <class T>
 Index taken(Index m, Index n, Index k) {
   View1<T> const A("A", m * k), B("B", n * k), C("C", m * n);
@@ -38,10 +41,16 @@ Index taken(Index m, Index n, Index k) {
   return static_cast<Index>(largest_allocation);
 }
 
+/// Libraries keep their buffers for the process, and take memory only for more than ever before: for more
+/// than the largest product here, since the other tests of this program multiply far smaller ones.
 template <class T>
 void expect_kept(Index m, Index n, Index k) {
+  static Index most = 0;
   Index const kept = gemm_kept_bytes<T>(Op::none, Op::transpose, m, n, k);
-  EXPECT_EQ(taken<T>(m, n, k), kept) << m << " " << n << " " << k;
+  if (kept > most || kept == 0) {
+    EXPECT_EQ(taken<T>(m, n, k), kept) << m << " " << n << " " << k;
+  }
+  most = std::max(most, kept);
   EXPECT_LT(taken<T>(m, n, k), std::max<Index>(kept, 4096)) << "taken anew";
 }
 
@@ -52,7 +61,10 @@ TEST(Kept, IsWhatGemmKeeps) {
   EXPECT_EQ(gemm_kept_bytes<float>(Op::none, Op::none, 64, 3000, 1800), 0);
   EXPECT_EQ(gemm_kept_bytes<float>(Op::none, Op::transpose, 1, 3000, 1800), 0);
   EXPECT_EQ(gemm_kept_bytes<float>(Op::none, Op::transpose, 64, 0, 1800), 0);
-  if (bf16_products() == Bf16Products::none) return;
+}
+
+TEST(Kept, IsWhatGemmKeepsForBf16) {
+  if (bf16_products() == Bf16Products::none) GTEST_SKIP() << "no products of bfloat16 here";
   expect_kept<bfloat16>(64, 2000, 1801);
   expect_kept<bfloat16>(300, 2500, 1801);
 }

@@ -52,7 +52,8 @@ double last_rounding(double want) {
 struct Case {
   Index m, n, k;
 };
-// Below, at and beyond the extent at which the library changes; squares and LoRA's skinny shapes.
+// Extents of 0 and 1; odd ones, with fewer and with more rows than hosts' oneDNN copies a transposed B for;
+// squares; LoRA's skinny shapes.
 inline std::vector<Case> const kCases = {{0, 3, 2},    {3, 0, 2},    {3, 2, 0},     {1, 1, 1},
                                          {5, 7, 3},    {64, 64, 64}, {65, 66, 67},  {130, 97, 8},
                                          {97, 8, 130}, {8, 130, 97}, {130, 70, 90}, {131, 150, 133}};
@@ -97,25 +98,33 @@ struct Groups {
   std::vector<Index> offset;
   Index n, k;
 };
-// The last: more groups than one call of a device's library takes.
-inline std::vector<Groups> const kGroups = {
-    {{0}, 3, 2},
-    {{0, 0, 0}, 3, 2},
-    {{0, 1}, 1, 1},
-    {{0, 5, 5, 12, 13}, 7, 9},
-    {{0, 70, 70, 201}, 65, 80},
-    {{0, 1, 1, 4, 6, 7, 9, 12, 12, 13, 15, 20, 21, 22, 24, 25, 27, 29, 30, 31, 31, 33, 40}, 6, 5}};
+// More groups than one call of a device's library takes.
+inline std::vector<Index> const kManyOffsets = {0,  1,  1,  4,  6,  7,  9,  12, 12, 13, 15, 20,
+                                                21, 22, 24, 25, 27, 29, 30, 31, 31, 33, 40};
+inline std::vector<Groups> const kGroups = {{{0}, 3, 2},
+                                            {{0, 0, 0}, 3, 2},
+                                            {{0, 1}, 1, 1},
+                                            {{0, 5, 5, 12, 13}, 7, 9},
+                                            {{0, 70, 70, 201}, 65, 80},
+                                            {kManyOffsets, 6, 5},
+                                            {kManyOffsets, 16, 24}};
+
+/// How far apart rows or matrices of `used` elements lie: by `gap` more, or `aligned`, at multiples of 8
+/// elements. Of those a device's library takes the groups together, of others one after the other.
+inline Index apart(Index used, Index gap, bool aligned) {
+  return aligned ? (used + gap + 7) / 8 * 8 : used + gap;
+}
 
 template <class T, class TC = T>
-void check_grouped() {
+void check_grouped(bool aligned) {
   Exec const exec;
   for (auto const& [offset, n, k] : kGroups)
     for (Op const op : {Op::none, Op::transpose})
       for (double const beta : {0.0, 1.0}) {
         Index const E = static_cast<Index>(offset.size()) - 1, rows = offset.back();
-        Index const lda = k + 2, ldb = (op == Op::none ? n : k) + 1, ldc = n + 3,
-                    b_rows = op == Op::none ? k : n;
-        Index const stride = b_rows * ldb + 5;
+        Index const lda = apart(k, 2, aligned), ldb = apart(op == Op::none ? n : k, 1, aligned),
+                    ldc = apart(n, 3, aligned), b_rows = op == Op::none ? k : n;
+        Index const stride = apart(b_rows * ldb, 5, aligned);
         auto const A = random_view<T>(rows * lda, 6), B = random_view<T>(E * stride, 7);
         auto const C = random_view<TC>(rows * ldc, 8);
         auto const before = to_host(C);
@@ -140,12 +149,13 @@ void check_grouped() {
 }
 
 template <class T, class TC = T>
-void check_grouped_transposed() {
+void check_grouped_transposed(bool aligned) {
   Exec const exec;
   for (auto const& [offset, n, m] : kGroups)
     for (double const beta : {0.0, 1.0}) {
       Index const E = static_cast<Index>(offset.size()) - 1, rows = offset.back();
-      Index const lda = m + 2, ldb = n + 1, ldc = n + 3, stride = m * ldc + 4;
+      Index const lda = apart(m, 2, aligned), ldb = apart(n, 1, aligned), ldc = apart(n, 3, aligned),
+                  stride = apart(m * ldc, 4, aligned);
       auto const A = random_view<T>(rows * lda, 9), B = random_view<T>(rows * ldb, 10);
       auto const C = random_view<TC>(E * stride, 11);
       auto const before = to_host(C);

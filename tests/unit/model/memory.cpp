@@ -4,7 +4,7 @@
 
 #include "support/tiny_data.hpp"
 #include "support/tiny_model.hpp"
-#include "upit/kernels/row.hpp"
+#include "upit/kernels/slot_ffn.hpp"
 #include "upit/linalg/gemm.hpp"
 #include "upit/model/product_memory.hpp"
 #include "upit/model/workspace.hpp"
@@ -19,7 +19,8 @@ TEST(Workspace, HoldsActivationsOfSlotsWhereTheyAreNeeded) {
   Workspace<float> const forward(m, e, n, false), both(m, e, n, true);
   EXPECT_EQ(both.scratch(n).slot_act.extent_int(0), slots);
   EXPECT_EQ(both.scratch(n).slot_act.extent_int(1), m.ffn);
-  EXPECT_EQ(static_cast<Index>(forward.scratch(n).slot_act.size()), kernels::kHostRows ? 0 : slots * m.ffn);
+  EXPECT_EQ(static_cast<Index>(forward.scratch(n).slot_act.size()),
+            kernels::kSlotFfnForwardKeepsAct ? slots * m.ffn : 0);
 }
 
 TEST(Workspace, OfForwardPassesAloneGivesTheSameLosses) {

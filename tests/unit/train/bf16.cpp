@@ -212,13 +212,13 @@ TEST(Bf16Evaluation, IsNearFp32AndFollowsTheWeights) {
   TrainingCase const c = named("lora_bf16");
   ParameterTable const table(c.tiny.model, c.tiny.expert);
   auto const single = random_weights<float>(table, 5);
-  ModelWeights<float> const half(Precision::bf16, table);
-  copy_held(table, half, table, single);
-  EXPECT_EQ(half.fp32.backbone.extent(0) + half.fp32.expert.extent(0), 0U);
+  ModelWeights<float> const bf16(Precision::bf16, table);
+  copy_held(table, bf16, table, single);
+  EXPECT_EQ(bf16.fp32.backbone.extent(0) + bf16.fp32.expert.extent(0), 0U);
   TokenStore const store = tiny_store(9, c.tiny.model.vocabulary, 2, kTrainingContext + 1);
   Evaluator<float> evaluator(comm, c.tiny.model, c.tiny.expert, table);
   double const exact = total_loss(evaluator.evaluate(single, store, {})).mean();
-  double const rounded = total_loss(evaluator.evaluate(half, store, {})).mean();
+  double const rounded = total_loss(evaluator.evaluate(bf16, store, {})).mean();
   EXPECT_NE(rounded, exact);
   EXPECT_NEAR(rounded, exact, band(c.tiny.model.layers) * exact);
   EXPECT_EQ(total_loss(evaluator.evaluate(single, store, {})).mean(), exact);

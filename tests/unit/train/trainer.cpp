@@ -213,7 +213,7 @@ TEST(TrainerStep, NothingMovesWhenTheLossIsNotFinite) {
       Bench b(find_case(name));
       b.step(0);
       auto const& norm = b.trainer.table().find(1, "ffn_norm");
-      b.trainer.weights().tensor(norm).data()[2] = poison;
+      put(b.trainer.weights().tensor(norm).data() + 2, poison);
       auto const before = flat(b.trainer.weights().expert), backbone = flat(b.trainer.weights().backbone),
                  moment = flat(b.trainer.optimizer().first_moment());
       StepReport const report = b.step(1);

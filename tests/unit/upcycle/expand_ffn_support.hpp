@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "support/tiny_data.hpp"
+#include "support/values.hpp"
 #include "unit/upcycle/expand_support.hpp"
 
 namespace upit::test {
@@ -23,15 +25,12 @@ inline ModelFileInfo ffn_info(ModelConfig const& model) {
 
 inline ModelFileInfo tiny_ffn_info() { return ffn_info(tiny_model(false, 2)); }
 
-inline Whole whole_of(Weights<float> const& w) {
-  return {{w.backbone.data(), w.backbone.data() + w.backbone.extent(0)},
-          {w.expert.data(), w.expert.data() + w.expert.extent(0)}};
-}
+inline Whole whole_of(Weights<float> const& w) { return {flat(w.backbone), flat(w.expert)}; }
 
 inline Weights<float> weights_of(ParameterTable const& table, Whole const& whole) {
   Weights<float> const w(table);
-  std::copy(whole.backbone.begin(), whole.backbone.end(), w.backbone.data());
-  std::copy(whole.expert.begin(), whole.expert.end(), w.expert.data());
+  put_all(w.backbone.data(), whole.backbone);
+  put_all(w.expert.data(), whole.expert);
   return w;
 }
 
