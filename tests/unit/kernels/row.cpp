@@ -105,7 +105,8 @@ TYPED_TEST(RowTest, MaximumIsFoundWhereverItIs) {
         continue;
       }
       Values x = random_values(n, 2);
-      for (double& v : x) v = -3.0 - v;  // below zero, so that an element that is not there would win
+      // Below zero, so that an element that is not there would win; exact in float.
+      for (double& v : x) v = static_cast<float>(-3.0 - v);
       for (Index const place : {Index{0}, n / 2, n - 1}) {
         Values one = x;
         one[at(place)] = -0.5;
