@@ -21,13 +21,12 @@ constexpr Index kIds = 4;  // that share the loads and stores of a target's maxi
 // largest, sum: of each block of the vocabulary. nll: the target's logit. With kStore, exponentials take the
 // place of the logits or stand beside them.
 template <bool kStore, class R>
-void sum_blocks(Exec const& exec, View1<int const> const& target, View2<R const> const& logits,
-                View2<R> const& largest, View2<R> const& sum, View2<R> const& exponential,
-                View1<R> const& nll) {
+void sum_blocks(Exec const& exec, char const* label, View1<int const> const& target,
+                View2<R const> const& logits, View2<R> const& largest, View2<R> const& sum,
+                View2<R> const& exponential, View1<R> const& nll) {
   Index const V = extent(logits, 0), M = extent(logits, 1);
   Kokkos::parallel_for(
-      kStore ? "upit::cross_entropy_exponentials" : "upit::cross_entropy",
-      row_policy(exec, vocabulary_blocks(V), M), KOKKOS_LAMBDA(Row const& row) {
+      label, row_policy(exec, vocabulary_blocks(V), M), KOKKOS_LAMBDA(Row const& row) {
         Index const b = row_index(row), begin = b * kVocabularyBlock, end = block_end(b, V);
         int const* const id = target.data();
         R* const most = largest.data() + b * M;
@@ -185,7 +184,7 @@ template <class R>
 void cross_entropy(Exec const& exec, View1<int const> target, View2<R const> logits, View2<R> largest,
                    View2<R> sum, View1<R> nll) {
   check_shapes<R>(target, logits, largest, sum, nll);
-  sum_blocks<false, R>(exec, target, logits, largest, sum, View2<R>(), nll);
+  sum_blocks<false, R>(exec, "upit::cross_entropy", target, logits, largest, sum, View2<R>(), nll);
   join_blocks<R>(exec, target, largest, sum, nll);
 }
 
@@ -198,11 +197,11 @@ void cross_entropy_backward(Exec const& exec, View1<int const> target, Real<T> s
   expect_shape(dlogits, extent(logits, 0), extent(logits, 1),
                "cross_entropy_backward: dlogits is not (V, M)");
   if constexpr (std::is_same_v<T, R>) {
-    sum_blocks<true, R>(exec, target, logits, largest, sum, dlogits, nll);
+    sum_blocks<true, R>(exec, "upit::cross_entropy_exponentials", target, logits, largest, sum, dlogits, nll);
     join_blocks<R>(exec, target, largest, sum, nll);
     scale_blocks<R>(exec, target, scale, sum, dlogits);
   } else {
-    sum_blocks<false, R>(exec, target, logits, largest, sum, View2<R>(), nll);
+    sum_blocks<false, R>(exec, "upit::cross_entropy", target, logits, largest, sum, View2<R>(), nll);
     join_blocks<R>(exec, target, largest, sum, nll);
     round_blocks<T>(exec, target, scale, logits, largest, sum, dlogits);
   }
