@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Owns the checks of how speed is counted, and one bench of tiny shapes.
 #include "upit/train/bench.hpp"
+#include "support/tiny_bench.hpp"
 
 #include <gtest/gtest.h>
 
@@ -54,25 +55,6 @@ TEST(BenchCase, TakesBestAndMedian) {
   report.ceiling = {20.0, 50.0, 30.0};
   EXPECT_DOUBLE_EQ(report.best_share(c), 0.2);
   EXPECT_DOUBLE_EQ(report.median_ceiling(), 30.0);
-}
-
-BenchOptions tiny_bench() {
-  BenchOptions o;
-  o.model.layers = 2;
-  o.model.width = 16;
-  o.model.heads = 4;
-  o.model.kv_heads = 2;
-  o.model.head_width = 4;
-  o.model.ffn = 24;
-  o.model.vocabulary = 50;
-  o.model.context = 12;
-  o.sequences = 4;
-  o.experts = 4;
-  o.rank = 2;
-  o.repeats = 3;
-  static constexpr ProductShape kSmall[] = {{32, 16, 8}};
-  o.shapes = kSmall;
-  return o;
 }
 
 TEST(RunBench, TimesEveryCaseOnRandomTokens) {

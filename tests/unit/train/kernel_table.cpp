@@ -2,33 +2,20 @@
 // Owns the check that every kernel of a training step stands in the table of kernels/traffic.
 #include <gtest/gtest.h>
 
+#include "support/tiny_bench.hpp"
 #include "upit/linalg/gemm.hpp"
-#include "upit/train/bench.hpp"
 #include "upit/train/bench_work.hpp"
 
 namespace upit::test {
 namespace {
 
-BenchOptions small_steps(LoraMix mix, Precision precision) {
-  BenchOptions o;
-  o.model.layers = 2;
-  o.model.width = 16;
-  o.model.heads = 4;
-  o.model.kv_heads = 2;
-  o.model.head_width = 4;
-  o.model.ffn = 24;
-  o.model.vocabulary = 50;
-  o.model.context = 12;
-  o.sequences = 4;
-  o.experts = 4;
-  o.rank = 2;
+BenchOptions profiled_step(LoraMix mix, Precision precision) {
+  BenchOptions o = tiny_bench();
   o.repeats = 1;
   o.mix = mix;
   o.precision = precision;
   o.profile = true;
   o.ceiling_each = false;
-  static constexpr ProductShape kSmall[] = {{32, 16, 8}};
-  o.shapes = kSmall;
   return o;
 }
 
@@ -38,7 +25,7 @@ TEST(KernelTable, KnowsWhatEveryKindOfStepLaunches) {
   for (Precision const precision : {Precision::fp32, Precision::bf16}) {
     if (precision == Precision::bf16 && bf16_products() == Bf16Products::none) continue;
     for (LoraMix const mix : {LoraMix::branch, LoraMix::ffn}) {
-      BenchOptions const options = small_steps(mix, precision);
+      BenchOptions const options = profiled_step(mix, precision);
       BenchReport const report = run_bench(comm, options, console);
       for (auto const& c : report.cases) {
         int kernels = 0;
