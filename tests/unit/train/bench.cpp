@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Owns the checks of how speed is counted, and one bench of tiny shapes.
 #include "upit/train/bench.hpp"
-#include "support/tiny_bench.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "support/tiny_bench.hpp"
 #include "upit/train/bench_work.hpp"
 
 namespace upit::test {
